@@ -1,0 +1,135 @@
+"""The one rollout loop. It never asks whether the arms it drives are simulated, imagined or real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector import VectorEnv
+
+from robot_rl.data import schema
+from robot_rl.data.episode import Episode, EpisodeMetadata
+from robot_rl.trainers.protocols import Policy
+
+
+@dataclass(frozen=True)
+class EpisodeOrigin:
+    """The metadata that all episodes of one rollout share."""
+
+    task: str
+    robot: str
+    control_hz: float
+    source: str
+
+
+class _Member:
+    """What one member of the batch has seen since its reset."""
+
+    def __init__(self, index: int, seed: int, instruction: str) -> None:
+        self.index, self.seed, self.instruction = index, seed, instruction
+        self.observations: list[dict[str, npt.NDArray[Any]]] = []
+        self.steps: list[dict[str, Any]] = []
+
+    def episode(self, origin: EpisodeOrigin) -> Episode:
+        keys = self.observations[0].keys()
+        columns = {name: np.asarray([step[name] for step in self.steps]) for name in self.steps[0]}
+        return Episode.from_steps(
+            {key: np.stack([observation[key] for observation in self.observations]) for key in keys},
+            metadata=EpisodeMetadata(
+                origin.task, self.instruction, origin.robot, origin.control_hz, self.seed, origin.source
+            ),
+            **columns,
+        )
+
+
+def rollout(
+    env: VectorEnv,
+    policy: Policy,
+    seeds: Sequence[int],
+    origin: EpisodeOrigin,
+    *,
+    keep_images: bool = True,
+    on_episode: Callable[[Episode], None] | None = None,
+) -> list[Episode]:
+    """One episode for each seed, in the order of `seeds`, on all members of `env` at once.
+
+    A member that finishes takes the next seed, so the batch stays full. The environment must not reset
+    itself (`AutoresetMode.DISABLED`): the last observation of an episode is the true final one.
+
+    Args:
+        env: N members.
+        policy: acts on all members at once.
+        seeds: one an episode.
+        origin: shared metadata.
+        keep_images: without them an episode holds only its state observations.
+        on_episode: called with each episode as it finishes.
+    """
+    count = env.num_envs
+    finished: dict[int, Episode] = {}
+    queue = list(enumerate(seeds))[::-1]
+    members: list[_Member | None] = [None] * count
+    observations: dict[str, npt.NDArray[Any]] = {}
+    pending_reset = np.ones(count, bool)
+
+    def snapshot(i: int) -> dict[str, npt.NDArray[Any]]:
+        return {
+            key: np.array(value[i])
+            for key, value in observations.items()
+            if keep_images or not key.startswith(schema.IMAGE_PREFIX)
+        }
+
+    while True:
+        mask = np.zeros(count, bool)
+        member_seeds = np.zeros(count, np.int64)
+        for i in np.flatnonzero(pending_reset):
+            if queue:
+                index, seed = queue.pop()
+                members[i] = _Member(index, seed, "")
+                mask[i], member_seeds[i] = True, seed
+            else:
+                members[i] = None
+        pending_reset[:] = False
+        if mask.any():
+            if not observations and not mask.all():  # fewer seeds than members: the rest idle on copies
+                member_seeds[~mask] = member_seeds[mask][0]
+                observations, info = env.reset(seed=member_seeds.tolist())
+            else:
+                options = {"reset_mask": mask} if observations else None
+                observations, info = env.reset(seed=member_seeds.tolist(), options=options)
+            policy.reset(mask, member_seeds)
+            for i in np.flatnonzero(mask):
+                member = members[i]
+                assert member is not None
+                member.instruction = info["instruction"][i]
+                member.observations.append(snapshot(i))
+        if all(member is None for member in members):
+            return [finished[index] for index in range(len(seeds))]
+
+        requested = policy.act(observations)
+        observations, reward, terminated, truncated, info = env.step(requested)
+        requested = info.get("action_requested", requested)
+        for i, member in enumerate(members):
+            if member is None:
+                continue
+            member.observations.append(snapshot(i))
+            member.steps.append(
+                {
+                    "action": info["action"][i],
+                    "action_requested": requested[i],
+                    "reward": reward[i],
+                    "cost": info["cost"][i],
+                    "terminated": terminated[i],
+                    "truncated": truncated[i],
+                    "success": info["success"][i],
+                    "filter_reason": info["filter_reason"][i],
+                }
+            )
+            if terminated[i] or truncated[i]:
+                episode = member.episode(origin)
+                finished[member.index] = episode
+                pending_reset[i] = True
+                if on_episode is not None:
+                    on_episode(episode)
