@@ -119,7 +119,7 @@ class ReplayBuffer:
         self._check_lengths(steps, features, {"action": action, "terminated": ended} | dict(extras or {}))
         if ended[:-1].any():
             raise DataError(
-                f"terminated at step {int(ended.argmax())} of {steps}; expected only at the last: cut it there"
+                f"terminated at step {int(ended.argmax())} of {steps}; expected only at the last: cut there"
             )
         gamma = self.config.gamma
         mask = bootstrap_mask(ended)
