@@ -1,0 +1,96 @@
+"""The figures of the command path, in SI units."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from robot_rl.data.schema import SETPOINT_HZ
+from robot_rl.errors import ConfigError
+
+PER_JOINT = ("lower", "upper", "margin", "max_velocity", "max_acceleration", "leash")
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """Limits of an arm of J joints. Units are rad for a hinge and m for a slide.
+
+    Attributes:
+        names: joint names (J,), unique.
+        lower, upper: position limits (J,) [rad or m].
+        margin: distance (J,) kept from both limits [rad or m].
+        max_velocity: (J,) [rad/s or m/s]. max_acceleration: (J,) [rad/s^2 or m/s^2].
+        leash: largest distance (J,) between setpoint and measured position [rad or m].
+        max_command_age_s, max_state_age_s: older than this is stale [s]. Together with one period they
+            bound the time to a stop.
+        period_s: time between two steps [s].
+
+    Raises:
+        ConfigError: a length differs, a number is not finite or not positive, or no motion would be feasible.
+    """
+
+    names: tuple[str, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    margin: tuple[float, ...]
+    max_velocity: tuple[float, ...]
+    max_acceleration: tuple[float, ...]
+    leash: tuple[float, ...]
+    max_command_age_s: float = 0.08
+    max_state_age_s: float = 0.08
+    period_s: float = 1.0 / SETPOINT_HZ
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(str(name) for name in self.names))
+        if not self.names or len(set(self.names)) != len(self.names):
+            raise ConfigError(f"guard names {self.names}: expected at least one joint, each named once")
+        for field in PER_JOINT:
+            values = tuple(float(value) for value in getattr(self, field))
+            object.__setattr__(self, field, values)
+            if len(values) != len(self.names) or not all(map(math.isfinite, values)):
+                raise ConfigError(f"guard {field} is {values}: expected {len(self.names)} finite numbers")
+        for field in ("max_velocity", "max_acceleration", "leash"):
+            if min(getattr(self, field)) <= 0:
+                raise ConfigError(f"guard {field} is {getattr(self, field)}: expected numbers above 0")
+        for field in ("max_command_age_s", "max_state_age_s", "period_s"):
+            if not 0 < getattr(self, field) < math.inf:
+                raise ConfigError(f"guard {field} is {getattr(self, field)}: expected seconds above 0")
+        for name, low, high, margin in zip(self.names, self.lower, self.upper, self.margin, strict=True):
+            if margin < 0 or high - low - 2 * margin <= 0:
+                raise ConfigError(
+                    f"guard joint {name}: limits {low} .. {high} with margin {margin} leave a range of "
+                    f"{high - low - 2 * margin:.4g}; expected more than 0"
+                )
+        for field in ("max_command_age_s", "max_state_age_s"):
+            if getattr(self, field) < self.period_s:
+                raise ConfigError(
+                    f"guard {field} is {getattr(self, field)}: shorter than one period of {self.period_s} s, "
+                    "so everything would be stale"
+                )
+
+    @classmethod
+    def widowx_250s(cls, **changes: Any) -> GuardConfig:
+        """The WidowX 250 S: six hinges and the travel of one finger. `changes` replace fields.
+
+        Limits and velocities are the URDF's, accelerations MoveIt's, except where a comment says so.
+        """
+        values: dict[str, Any] = {
+            "names": (
+                "waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper",
+            ),
+            "lower": (-3.14158, -1.88496, -2.14675, -3.14158, -1.74533, -3.14158, 0.015),
+            "upper": (3.14158, 1.98968, 1.6057, 3.14158, 2.14675, 3.14158, 0.037),
+            "margin": (*(0.05,) * 6, 0.0),
+            # The finger's figures are ours: the whole travel in a quarter of a second.
+            "max_velocity": (*(math.pi,) * 6, 0.1),
+            "max_acceleration": (*(5.0,) * 6, 2.0),
+            # The finger's leash is longer than its travel: a grasp is a setpoint inside the object.
+            "leash": (*(0.3,) * 6, 0.03),
+        }  # fmt: skip
+        return cls(**(values | changes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-serialisable fields; `GuardConfig(**fields)` gives the config back."""
+        return dataclasses.asdict(self)

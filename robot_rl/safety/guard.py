@@ -1,0 +1,303 @@
+"""The command path at joint level: every setpoint that reaches an arm has passed `CommandGuard.step`.
+
+Plain floats, no torch and no ROS: the simulator, the replayer and the robot call the same object. The
+order of the checks is that of trusted systems (libfranka, MoveIt Servo): shape and finiteness ->
+sequence, stamp and age -> age of the measured state -> latch and activity -> position margin ->
+velocity and acceleration -> leash -> energy filter. It is not a safety-rated function.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from robot_rl.data.schema import FILTER_REASONS
+from robot_rl.errors import DataError
+from robot_rl.safety.config import GuardConfig
+
+Floats = npt.NDArray[np.float64]
+CUTS = ("position_limit", "velocity_limit", "acceleration_limit", "leash")
+REASON_INDEX = {name: index for index, name in enumerate(FILTER_REASONS)}
+
+
+class Command(NamedTuple):
+    """A requested joint setpoint."""
+
+    values: Any
+    """Setpoints (J,) [rad or m]; anything may arrive here, the guard checks."""
+    stamp: float
+    """When it was issued, on the guard's clock [s]."""
+    sequence: int
+    """Strictly increasing from command to command of one sender."""
+
+
+class JointState(NamedTuple):
+    """A measured joint position."""
+
+    position: Any
+    """(J,) [rad or m]; anything may arrive here, the guard checks."""
+    stamp: float
+    """When it was measured, on the guard's clock [s]."""
+
+
+class Decision(NamedTuple):
+    """What goes to the arm, and why it differs from the request."""
+
+    executed: Floats | None
+    """Setpoints (J,) [rad or m]. None: send nothing, the guard was never reset."""
+    reason: str
+    """One of `schema.FILTER_REASONS`; "" if the request is executed unchanged."""
+    latched: bool
+    """Stopped by a fault; only `CommandGuard.reset` resumes."""
+
+    @property
+    def reason_index(self) -> int:
+        """Index of `reason` in `schema.FILTER_REASONS`, as episodes store it."""
+        return REASON_INDEX[self.reason]
+
+
+class EnergyFilter(Protocol):
+    """The last check: a passivity filter that may shorten the way to a setpoint."""
+
+    def reset(self, measured: Floats, setpoint: Floats) -> None:
+        """Start from `setpoint` (J,) applied at `measured` (J,)."""
+
+    def step(self, measured: Floats, setpoint: Floats) -> Floats:
+        """The setpoint (J,) to execute: on the segment from the last executed one to `setpoint`."""
+
+
+def braking_speed(distance: float, max_acceleration: float, period: float) -> float:
+    """The highest speed v that still stops within `distance` when v shrinks by a h every period h.
+
+    With v = (n + f) a h, 0 <= f < 1, the way is  sum_{i=0}^{n} (n + f - i) a h^2 = (n + 1)(n/2 + f) a h^2,
+    the step taken at v itself included. This is its inverse; 0 for a distance <= 0.
+    """
+    if distance <= 0.0:
+        return 0.0
+    steps = distance / (max_acceleration * period * period)
+    n = math.floor((math.sqrt(1.0 + 8.0 * steps) - 1.0) / 2.0)
+    return (steps / (n + 1) + n / 2.0) * max_acceleration * period
+
+
+def _numbers(values: Any, size: int) -> tuple[list[float], str]:
+    """`values` as `size` floats with the reason "" , or no floats and what is wrong with them."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return [], "wrong_shape"
+    if array.shape != (size,):
+        return [], "wrong_shape"
+    numbers: list[float] = array.tolist()
+    # A sum is finite only if every term is; finite terms that overflow are no joint position either.
+    return (numbers, "") if math.isfinite(sum(map(abs, numbers))) else ([], "non_finite")
+
+
+class CommandGuard:
+    """Decides, once per `config.period_s`, which setpoint the arm gets.
+
+    Promised for any input whatever, between `reset` and the next one:
+
+    - every executed setpoint lies inside [lower, upper], and does not leave [lower + margin, upper - margin];
+    - from one step to the next it moves by at most `max_velocity` h and its velocity changes by at most
+      `max_acceleration` h; only a stop and the leash move it faster, and then towards the measured pose;
+    - it stays within `leash` of a measured pose that is itself inside the margins;
+    - `step` never raises; after a fault it holds the pose measured when the fault came (never
+      torque-off: the arm would fall) until `reset` is called.
+
+    A stream of requests that meets all of this is executed unchanged, bit for bit.
+    """
+
+    def __init__(self, config: GuardConfig, energy: EnergyFilter | None = None) -> None:
+        self.config = config
+        self.energy = energy
+        self._joints = len(config.names)
+        self._hard = list(zip(config.lower, config.upper, strict=True))
+        self._limits = list(
+            zip(
+                [low + margin for low, margin in zip(config.lower, config.margin, strict=True)],
+                [high - margin for high, margin in zip(config.upper, config.margin, strict=True)],
+                config.max_velocity,
+                config.max_acceleration,
+                config.leash,
+                strict=True,
+            )
+        )
+        self._active = True
+        self._setpoint: list[float] = []  # empty: never reset
+        self._velocity = [0.0] * self._joints
+        self._target: list[float] = []
+        self._measured: list[float] = []
+        self._last: Command | None = None
+        self._last_step = -math.inf
+        self._fault = ""
+        self._holding = True
+
+    @property
+    def fault(self) -> str:
+        """The latched fault, one of `schema.FILTER_REASONS`; "" if there is none."""
+        return self._fault
+
+    def reset(self, measured: Any, now: float) -> None:
+        """Forget faults, senders and sequences; start at rest at `measured` (J,), at time `now` [s].
+
+        Raises:
+            DataError: `measured` is not a finite pose of J joints.
+        """
+        numbers, wrong = _numbers(measured, self._joints)
+        if wrong or not math.isfinite(now):
+            raise DataError(
+                f"guard cannot start from pose {measured!r} at {now!r} s ({wrong or 'non_finite'}); "
+                f"expected {self._joints} finite positions of {', '.join(self.config.names)}"
+            )
+        self._measured = numbers
+        self._fault = ""
+        self._last = None
+        self._last_step = -math.inf
+        self._hold()
+        if self.energy is not None:
+            self.energy.reset(np.array(numbers), np.array(self._setpoint))
+
+    def estop(self) -> None:
+        """Stop at the next step, whatever else is wrong, and stay stopped until `reset`."""
+        self._stop("estop")
+
+    def set_active(self, active: bool) -> None:
+        """Deadman and lifecycle: while inactive the pose is held; nothing is latched."""
+        self._active = bool(active)
+
+    def step(self, requested: Command | None, state: JointState | None, now: float) -> Decision:
+        """The setpoint for the coming period.
+
+        Args:
+            requested: the newest command, the same one again if no newer arrived, None if none did yet.
+            state: the newest measured state.
+            now: time on the clock of the stamps [s].
+        """
+        if not self._setpoint:
+            return Decision(None, "inactive", True)
+        values, command_fault = self._check_command(requested, now)
+        state_fault = self._check_state(state, now)
+        reason = command_fault or state_fault
+        if self._fault:
+            return self._decide(self._fault)
+        if reason:
+            self._stop(reason)
+            return self._decide(reason)
+        if not self._active or requested is None:
+            if not self._holding:
+                self._hold()
+            return self._decide("inactive")
+        if 0.0 <= now - self._last_step < 0.5 * self.config.period_s:
+            # The rate limits count steps: a caller that hurries gets the last setpoint again.
+            return self._decide("velocity_limit" if values != self._setpoint else "")
+        self._last_step = now
+        self._holding = False
+        return self._decide(self._move(values))
+
+    def _check_command(self, requested: Command | None, now: float) -> tuple[list[float], str]:
+        """The requested values and the reason to stop, or "". Remembers the command if it is in order."""
+        if requested is None:
+            # Silence before the first command is waiting; after it, a fault.
+            return [], "stale_command" if self._last is not None else ""
+        try:
+            values, wrong = _numbers(requested.values, self._joints)
+            if wrong:
+                return [], wrong
+            stamp, sequence, last = float(requested.stamp), int(requested.sequence), self._last
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            return [], "wrong_shape"
+        if last is not None and sequence <= last.sequence:
+            if sequence != last.sequence or stamp != last.stamp or values != last.values:
+                return [], "out_of_order"
+        elif last is not None and not stamp >= last.stamp:
+            return [], "out_of_order"
+        age = now - stamp
+        if not age >= -self.config.period_s:  # from the future, or no number at all
+            return [], "out_of_order"
+        if not age <= self.config.max_command_age_s:
+            return [], "stale_command"
+        self._last = Command(values, stamp, sequence)
+        return values, ""
+
+    def _check_state(self, state: JointState | None, now: float) -> str:
+        """The reason to stop, or "". Remembers the measured pose if it is sound and fresh."""
+        if state is None:
+            return "stale_state"
+        try:
+            measured, wrong = _numbers(state.position, self._joints)
+            if wrong:
+                return wrong
+            age = now - float(state.stamp)
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            return "wrong_shape"
+        if not -self.config.period_s <= age <= self.config.max_state_age_s:
+            return "stale_state"
+        self._measured = measured
+        return ""
+
+    def _stop(self, reason: str) -> None:
+        if self._setpoint and not self._fault:
+            self._hold()
+        if not self._fault or reason == "estop":
+            self._fault = reason
+
+    def _hold(self) -> None:
+        """Take the measured pose as the setpoint, at rest."""
+        self._setpoint = [
+            min(max(q, low), high) for q, (low, high) in zip(self._measured, self._hard, strict=True)
+        ]
+        self._velocity = [0.0] * self._joints
+        self._target = self._setpoint
+        self._holding = True
+
+    def _decide(self, reason: str) -> Decision:
+        return Decision(np.array(self._setpoint), reason, self._fault != "")
+
+    def _move(self, values: list[float]) -> str:
+        """Advance the setpoint towards `values`; returns the first limit that cut the way short."""
+        h = self.config.period_s
+        cut = set()
+        setpoint, velocity, targets = [], [], []
+        for i, (low, high, top_speed, acceleration, leash) in enumerate(self._limits):
+            u, v, q = self._setpoint[i], self._velocity[i], self._measured[i]
+            target = values[i]
+            if not low <= target <= high:
+                target = min(max(target, low), high)
+                cut.add("position_limit")
+            # No faster than what can still be braked before the margin.
+            up = min(top_speed, braking_speed(high - u, acceleration, h))
+            down = -min(top_speed, braking_speed(u - low, acceleration, h))
+            fastest, slowest = min(v + acceleration * h, up), max(v - acceleration * h, down)
+            # The target's own speed, unless it jumped; the gap to where it came from has to be closed.
+            drift = (target - self._target[i]) / h
+            if abs(drift) > top_speed:
+                drift = 0.0
+            wanted = (target - u) / h
+            gap = target - u - drift * h
+            if slowest <= wanted <= fastest and abs(gap) <= acceleration * h * h:
+                new = target
+            else:
+                cut.add("velocity_limit" if abs(wanted) > top_speed else "acceleration_limit")
+                # Close the gap at a speed that can be braked to the target's in time: no overshoot.
+                catch_up = math.copysign(braking_speed(abs(gap), acceleration, h), gap)
+                new = u + min(max(drift + catch_up, slowest), fastest) * h
+            if not q - leash <= new <= q + leash:
+                new = min(max(new, q - leash), q + leash)
+                cut.add("leash")
+                up = min(top_speed, braking_speed(high - new, acceleration, h))
+                down = -min(top_speed, braking_speed(new - low, acceleration, h))
+            new = min(max(new, min(low, u)), max(high, u))
+            setpoint.append(new)
+            velocity.append(min(max((new - u) / h, down), up))
+            targets.append(target)
+        reason = next((name for name in CUTS if name in cut), "")
+        if self.energy is not None:
+            allowed = self.energy.step(np.array(self._measured), np.array(setpoint)).tolist()
+            if allowed != setpoint:
+                velocity = [(new - u) / h for new, u in zip(allowed, self._setpoint, strict=True)]
+                setpoint, reason = allowed, reason or "energy"
+        self._setpoint, self._velocity, self._target = setpoint, velocity, targets
+        return reason
