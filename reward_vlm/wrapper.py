@@ -1,0 +1,96 @@
+"""The learned judge in the place of the environment's reward and end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from reward_vlm.debounce import Debounce
+from robot_rl.data import schema
+from robot_rl.errors import ConfigError
+
+
+class Judge(Protocol):
+    """What rewards: a `SuccessClassifier`, or anything that judges pictures like one."""
+
+    @property
+    def threshold(self) -> float: ...
+
+    @property
+    def debounce(self) -> int: ...
+
+    def success_probability(
+        self, images: npt.NDArray[np.uint8], instruction: str
+    ) -> npt.NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class RewardWrapperConfig:
+    """What a step is worth: -1 and 0 as in PA-RL; 0 and 1 as in RoboFuME (r = 1 only on a yes)."""
+
+    step_reward: float = -1.0
+    success_reward: float = 0.0
+    camera: str = schema.DEFAULT_CAMERA
+
+    def __post_init__(self) -> None:
+        if not self.success_reward > self.step_reward:
+            raise ConfigError(
+                f"success_reward is {self.success_reward}; expected more than step_reward {self.step_reward}"
+            )
+
+    def reward(self, success: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        """success_reward where `success` (...), step_reward elsewhere."""
+        return np.where(success, self.success_reward, self.step_reward).astype(np.float32)
+
+
+class RewardWrapper(gymnasium.vector.VectorWrapper):
+    """Rewards and ends episodes by the judge alone; the environment's own truth never reaches the agent.
+
+    `reward` and `terminated` are functions of the pictures only. The wrapped environment's reward and
+    `terminated` are dropped: make it so that it does not stop at a true success (`hold_steps` beyond
+    the episode's length). `truncated` stays the clock's. `info["success"]` stays the simulator's truth,
+    for measurement; `info["predicted_success"]` (N,) bool and `info["success_probability"]` (N,) join it.
+    """
+
+    def __init__(
+        self, env: gymnasium.vector.VectorEnv, judge: Judge, config: RewardWrapperConfig | None = None
+    ) -> None:
+        super().__init__(env)
+        self.judge = judge
+        self.config = config or RewardWrapperConfig()
+        self._debounce = Debounce(judge.debounce, env.num_envs)
+        self._instructions: list[str] = [""] * env.num_envs
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset the members of `options["reset_mask"]` (N,), or all; their runs of positives start anew."""
+        observations, info = self.env.reset(seed=seed, options=options)
+        self._debounce.reset(None if options is None else options.get("reset_mask"))
+        self._instructions = list(info["instruction"])
+        return observations, info
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """As `VectorEnv.step`, with the judge's reward float32 (N,) and `terminated` bool (N,)."""
+        observations, _, _, truncated, info = self.env.step(actions)
+        probability = judge_pictures(
+            self.judge, observations[schema.image_key(self.config.camera)], self._instructions
+        )
+        success = self._debounce.update(probability >= self.judge.threshold)
+        info = {**info, "predicted_success": success, "success_probability": probability}
+        return observations, self.config.reward(success), success, truncated & ~success, info
+
+
+def judge_pictures(
+    judge: Judge, images: npt.NDArray[np.uint8], instructions: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    """Probabilities (N,) of pictures (N, H, W, 3), each with its own instruction, in one batch for each."""
+    probability = np.zeros(len(images), np.float32)
+    asked = np.array(instructions)
+    for instruction in sorted(set(instructions)):
+        mine = asked == instruction
+        probability[mine] = judge.success_probability(images[mine], instruction)
+    return probability
