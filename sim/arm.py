@@ -1,0 +1,189 @@
+"""The arm's controller: 7-D actions at 5 Hz in, joint setpoints at 50 Hz out, through a command filter."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import mujoco
+import numpy as np
+import numpy.typing as npt
+
+from robot_rl.data import schema
+from robot_rl.errors import ConfigError
+from sim.kinematics import JOINTS, ArmKinematics, Pose, matrix_from_rpy, rpy_from_matrix
+from sim.spec import CommandFilter, FloatArray
+
+FINGER_CLOSED_M, FINGER_OPEN_M = 0.015, 0.037
+MAX_JOINT_SPEED = math.pi
+"""Velocity limit of every joint [rad/s]."""
+SETPOINTS_PER_STEP = schema.SETPOINT_HZ // schema.CONTROL_HZ
+PHYSICS_STEPS_PER_SETPOINT = round(1 / (schema.SETPOINT_HZ * schema.PHYSICS_STEP_S))
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where the commanded tool pose may go. Equal bounds freeze a direction.
+
+    Attributes:
+        low, high: corners of a box for the tool, x, y, z [m].
+        rpy_low, rpy_high: bounds of the tool's roll, pitch, yaw [rad]; zero points straight down.
+        gripper_low, gripper_high: bounds of the gripper's opening, 0 = closed, 1 = open.
+    """
+
+    low: tuple[float, float, float] = (0.16, -0.24, 0.022)
+    high: tuple[float, float, float] = (0.44, 0.24, 0.25)
+    rpy_low: tuple[float, float, float] = (-0.3, -0.3, -1.0)
+    rpy_high: tuple[float, float, float] = (0.3, 0.3, 1.0)
+    gripper_low: float = 0.0
+    gripper_high: float = 1.0
+
+    def __post_init__(self) -> None:
+        for low, high in ((self.low, self.high), (self.rpy_low, self.rpy_high)):
+            if len(low) != 3 or len(high) != 3 or any(a > b for a, b in zip(low, high, strict=True)):
+                raise ConfigError(
+                    f"workspace bounds {low} .. {high}; expected three numbers each, low <= high"
+                )
+        if not 0 <= self.gripper_low <= self.gripper_high <= 1:
+            raise ConfigError(
+                f"workspace gripper {self.gripper_low} .. {self.gripper_high}; expected 0 <= low <= high <= 1"
+            )
+
+    def clip(self, pose: Pose) -> Pose:
+        """The nearest pose inside, position and each angle on its own."""
+        rpy = np.clip(rpy_from_matrix(pose.rotation), self.rpy_low, self.rpy_high)
+        return Pose(np.clip(pose.position, self.low, self.high), matrix_from_rpy(rpy))
+
+
+@dataclass(frozen=True)
+class ArmConfig:
+    """How far the commanded pose may run ahead of the measured one before a new action is added."""
+
+    leash_m: float = 0.04
+    leash_rad: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not (self.leash_m > 0 and self.leash_rad > 0):
+            raise ConfigError(f"leash {self.leash_m} m, {self.leash_rad} rad; expected both above 0")
+
+
+class Executed(NamedTuple):
+    """What became of an action: the executed one (7,), and why it differs (0 = it does not)."""
+
+    action: npt.NDArray[np.float32]
+    filter_reason: int
+
+
+class WidowXArm:
+    """Drives the arm inside a compiled scene that includes `wx250s.xml`."""
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        data: mujoco.MjData,
+        workspace: Workspace,
+        config: ArmConfig | None = None,
+    ) -> None:
+        self.model, self.data, self.workspace = model, data, workspace
+        self.config = config or ArmConfig()
+        self.kinematics = ArmKinematics()
+        self.command_filter: CommandFilter | None = None
+        names = (*JOINTS, "left_finger")
+        self._qpos = np.array([model.joint(name).qposadr[0] for name in names])
+        self._right_finger = int(model.joint("right_finger").qposadr[0])
+        self._ctrl = np.array([model.actuator(name).id for name in (*JOINTS, "gripper")])
+        self._setpoint = np.zeros(7)
+
+    @property
+    def measured(self) -> FloatArray:
+        """Six joint angles [rad] and the finger's travel [m], (7,)."""
+        return self.data.qpos[self._qpos]
+
+    @property
+    def setpoint(self) -> FloatArray:
+        """The last executed setpoint (7,), same units."""
+        return self._setpoint.copy()
+
+    @property
+    def pose(self) -> Pose:
+        """The measured pose of the tool."""
+        return self.kinematics.forward(self.measured[:6])
+
+    def state(self) -> npt.NDArray[np.float32]:
+        """`schema.STATE` (7,): tool x, y, z [m], roll, pitch, yaw [rad], gripper opening [0, 1]."""
+        measured = self.measured
+        pose = self.kinematics.forward(measured[:6])
+        opening = min(1.0, max(0.0, gripper_opening(measured[6])))
+        return np.array([*pose.position, *rpy_from_matrix(pose.rotation), opening], np.float32)
+
+    def place(self, pose: Pose, gripper: float) -> None:
+        """Put the arm at rest at `pose` with gripper opening `gripper` (no motion, for resets)."""
+        home = np.array([math.atan2(pose.position[1], pose.position[0]), -0.3, 0.6, 0.0, 1.2, 0.0])
+        joints, _ = self.kinematics.inverse(pose, home, iterations=50)
+        self._setpoint = np.append(joints, finger_travel(gripper))
+        self.data.qpos[self._qpos] = self._setpoint
+        self.data.qpos[self._right_finger] = -self._setpoint[6]
+        self.data.ctrl[self._ctrl] = self._setpoint
+
+    def apply(self, action: npt.NDArray[np.float32]) -> Executed:
+        """Execute one action (7,) in [-1, 1] for 1 / `schema.CONTROL_HZ` seconds of physics.
+
+        The target is the commanded pose (not the measured one: that would sag by the tracking error at
+        each step), held on a leash to the measured pose, plus the action's delta, clipped to the workspace.
+        """
+        start = self._setpoint
+        goal = self._goal(action)
+        changed, first_reason = False, 0
+        for k in range(1, SETPOINTS_PER_STEP + 1):
+            requested = start + (goal - start) * (k / SETPOINTS_PER_STEP)
+            executed = requested
+            if self.command_filter is not None:
+                executed, reason = self.command_filter(requested.copy(), self.measured, self.data.time)
+                changed = changed or reason != 0 or not np.array_equal(executed, requested)
+                first_reason = first_reason or int(reason)
+            self._setpoint = executed
+            self.data.ctrl[self._ctrl] = executed
+            mujoco.mj_step(self.model, self.data, nstep=PHYSICS_STEPS_PER_SETPOINT)
+        return Executed(self._as_action(start, self._setpoint) if changed else action, first_reason)
+
+    def _goal(self, action: npt.NDArray[np.float32]) -> FloatArray:
+        commanded = self._leashed(self.kinematics.forward(self._setpoint[:6]), self.pose)
+        delta = matrix_from_rpy(action[3:6].astype(np.float64) * schema.DELTA_ROTATION_RAD)
+        target = self.workspace.clip(
+            Pose(commanded.position + action[:3] * schema.DELTA_POSITION_M, delta @ commanded.rotation)
+        )
+        joints, _ = self.kinematics.inverse(target, self._setpoint[:6])
+        step = joints - self._setpoint[:6]
+        fastest = np.abs(step).max() * schema.CONTROL_HZ
+        if fastest > MAX_JOINT_SPEED:
+            step *= MAX_JOINT_SPEED / fastest
+        gripper = min(self.workspace.gripper_high, max(self.workspace.gripper_low, float(action[6])))
+        return np.append(self._setpoint[:6] + step, finger_travel(gripper))
+
+    def _leashed(self, commanded: Pose, measured: Pose) -> Pose:
+        offset = commanded.position - measured.position
+        distance = math.sqrt(offset @ offset)
+        if distance > self.config.leash_m:
+            offset *= self.config.leash_m / distance
+        turn = rpy_from_matrix(commanded.rotation @ measured.rotation.T)
+        turn = np.clip(turn, -self.config.leash_rad, self.config.leash_rad)
+        return Pose(measured.position + offset, matrix_from_rpy(turn) @ measured.rotation)
+
+    def _as_action(self, start: FloatArray, end: FloatArray) -> npt.NDArray[np.float32]:
+        """The action whose undisturbed execution leads from setpoint `start` (7,) to `end` (7,)."""
+        before, after = self.kinematics.forward(start[:6]), self.kinematics.forward(end[:6])
+        move = (after.position - before.position) / schema.DELTA_POSITION_M
+        turn = rpy_from_matrix(after.rotation @ before.rotation.T) / schema.DELTA_ROTATION_RAD
+        action = np.array([*move, *turn, gripper_opening(end[6])], np.float32)
+        return np.clip(action, -1.0, 1.0)
+
+
+def finger_travel(opening: float) -> float:
+    """Finger joint position [m] of a gripper opening in [0, 1]."""
+    return FINGER_CLOSED_M + opening * (FINGER_OPEN_M - FINGER_CLOSED_M)
+
+
+def gripper_opening(travel: float) -> float:
+    """Gripper opening of a finger joint position [m]: 0 closed, 1 open."""
+    return (float(travel) - FINGER_CLOSED_M) / (FINGER_OPEN_M - FINGER_CLOSED_M)

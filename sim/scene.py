@@ -1,0 +1,122 @@
+"""A table with the arm and a task's objects, compiled once; and off-screen pictures of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import mujoco
+import numpy as np
+import numpy.typing as npt
+
+from robot_rl.data import schema
+from robot_rl.errors import unknown
+from sim.arm import WidowXArm, Workspace
+from sim.kinematics import ARM_XML
+from sim.rendering import Renderer
+from sim.spec import FloatArray
+
+# Shadows and multisampling cost 60 ms a picture in software rendering, and nothing trains on them.
+SCENE = """
+<mujoco model="widowx">
+  <include file="wx250s.xml"/>
+  <visual>
+    <quality shadowsize="0" offsamples="0"/>
+    <global offwidth="{size}" offheight="{size}"/>
+    <headlight ambient="0.5 0.5 0.5" diffuse="0.5 0.5 0.5" specular="0 0 0"/>
+    <map znear="0.05" zfar="20"/>
+  </visual>
+  <worldbody>
+    <geom name="table" type="plane" size="3 3 0.1" rgba="0.86 0.85 0.82 1" friction="0.6 0.005 0.0001"
+          contype="1" conaffinity="3"/>
+    {cameras}
+    {objects}
+  </worldbody>
+</mujoco>
+"""
+
+CAMERAS: Mapping[str, str] = {
+    # Facing the robot from across the table, close enough that a 5 cm block is eight pixels wide at 64x64.
+    schema.DEFAULT_CAMERA: '<camera name="front" pos="0.72 0 0.42" xyaxes="0 1 0 -0.66 0 0.75" fovy="42"/>',
+    "side": '<camera name="side" pos="0.3 -0.62 0.38" xyaxes="1 0 0 0 0.52 0.85" fovy="45"/>',
+    "top": '<camera name="top" pos="0.3 0 0.85" xyaxes="0 -1 0 1 0 0" fovy="38"/>',
+}
+MAX_PICTURE = 512
+
+
+class Scene:
+    """The compiled model, its state, the arm in it, and the objects by name."""
+
+    def __init__(self, objects: str, workspace: Workspace) -> None:
+        xml = SCENE.format(size=MAX_PICTURE, cameras="\n".join(CAMERAS.values()), objects=objects)
+        self.model = mujoco.MjModel.from_xml_string(xml, {ARM_XML.name: ARM_XML.read_bytes()})
+        self.data = mujoco.MjData(self.model)
+        self.arm = WidowXArm(self.model, self.data, workspace)
+        self._renderers: dict[int, Renderer] = {}
+
+    def reset(self) -> None:
+        """Back to the state after compilation: nothing of an episode survives into the next."""
+        mujoco.mj_resetData(self.model, self.data)
+
+    def forward(self) -> None:
+        """Make positions and poses agree with the joints (after a reset or a step)."""
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_comPos(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
+
+    def position(self, body: str) -> FloatArray:
+        """Position (3,) [m] of a body."""
+        return self.data.body(body).xpos.copy()
+
+    def yaw(self, body: str) -> float:
+        """Rotation of a body about the vertical [rad]."""
+        matrix = self.data.body(body).xmat
+        return math.atan2(matrix[3], matrix[0])
+
+    def place(self, body: str, position: npt.ArrayLike, yaw: float = 0.0) -> None:
+        """Put a free body at rest at `position` (3,) [m], turned by `yaw` [rad]."""
+        joint = self.model.body(body).jntadr[0]
+        start = int(self.model.jnt_qposadr[joint])
+        self.data.qpos[start : start + 3] = position
+        self.data.qpos[start + 3 : start + 7] = (math.cos(yaw / 2), 0, 0, math.sin(yaw / 2))
+
+    def move_marker(self, body: str, position: npt.ArrayLike) -> None:
+        """Put a mocap body (a marker without physics) at `position` (3,) [m]."""
+        self.data.mocap_pos[self.model.body(body).mocapid[0]] = position
+
+    def render(self, camera: str, size: int) -> npt.NDArray[np.uint8]:
+        """Picture (size, size, 3) of a camera.
+
+        Raises:
+            ConfigError: unknown camera. RenderingError: no off-screen OpenGL.
+        """
+        if camera not in CAMERAS:
+            raise unknown("camera", camera, CAMERAS)
+        renderer = self._renderers.get(size)
+        if renderer is None:
+            renderer = self._renderers[size] = Renderer(self.model, size, size)
+        return renderer.picture(self.data, camera)
+
+    def close(self) -> None:
+        """Free the OpenGL contexts."""
+        while self._renderers:
+            self._renderers.popitem()[1].close()
+
+
+def free_box(name: str, half_size: float, mass: float, rgba: str, friction: str = "0.6 0.005 0.0001") -> str:
+    """MJCF of a loose cube with edges of 2 `half_size` [m] and `mass` [kg]."""
+    return (
+        f'<body name="{name}"><freejoint/>'
+        f'<geom name="{name}" type="box" size="{half_size} {half_size} {half_size}" mass="{mass}" '
+        f'rgba="{rgba}" friction="{friction}" contype="1" conaffinity="3"/></body>'
+    )
+
+
+def marker(name: str, kind: str, size: str, rgba: str, **attributes: Any) -> str:
+    """MJCF of a coloured shape that nothing collides with."""
+    extra = " ".join(f'{key}="{value}"' for key, value in attributes.items())
+    return (
+        f'<body name="{name}" mocap="true"><geom type="{kind}" size="{size}" rgba="{rgba}" '
+        f'contype="0" conaffinity="0" {extra}/></body>'
+    )

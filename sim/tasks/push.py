@@ -1,0 +1,93 @@
+"""`widowx/push`: push the red block onto the green plate."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sim.arm import Workspace
+from sim.scene import Scene, free_box, marker
+from sim.spec import FloatArray
+from sim.tasks.base import Task, action_towards, place_arm
+
+BLOCK_HALF = 0.024
+PLATE = np.array([0.31, 0.09])
+PLATE_RADIUS = 0.045
+SUCCESS_RADIUS = 0.035
+TOOL_HEIGHT = 0.028
+BLOCK_REGION = np.array([[0.24, -0.12], [0.38, 0.02]])
+
+_CIRCLE = 0.068  # going around the block [m]
+_BEHIND = 0.05  # where a push starts, from the block's centre [m]
+_PUSH_SPEED = 0.55
+
+
+class PushTask(Task):
+    """Planar pushing: the gripper stays closed, upright and low; only dx, dy (and a little dz) matter.
+
+    The plate lies in the middle of the reachable area, so a block pushed astray can be pushed back.
+    """
+
+    name = "widowx/push"
+    instruction = "push the red block onto the green plate"
+    max_steps = 40
+    workspace = Workspace(
+        low=(0.18, -0.23, TOOL_HEIGHT - 0.004),
+        high=(0.43, 0.23, TOOL_HEIGHT + 0.004),
+        rpy_low=(0.0, 0.0, 0.0),
+        rpy_high=(0.0, 0.0, 0.0),
+        gripper_high=0.0,
+    )
+    reward_weights = {"success": 1.0, "block_to_plate": 0.5, "tool_to_block": 0.1}  # noqa: RUF012
+
+    def objects_xml(self) -> str:
+        return free_box("block", BLOCK_HALF, 0.06, "0.9 0.08 0.08 1") + marker(
+            "plate", "cylinder", f"{PLATE_RADIUS} 0.0005", "0.05 0.65 0.15 1"
+        )
+
+    def reset(self, scene: Scene, rng: np.random.Generator) -> None:
+        scene.move_marker("plate", (*PLATE, 0.0005))
+        block = rng.uniform(BLOCK_REGION[0], BLOCK_REGION[1])
+        scene.place("block", (*block, BLOCK_HALF), rng.uniform(-math.pi, math.pi))
+        tool = np.array([0.31, -0.21]) + rng.uniform(-0.015, 0.015, 2)
+        place_arm(scene, np.array([*tool, TOOL_HEIGHT]), gripper=0.0)
+
+    def success(self, scene: Scene) -> bool:
+        return bool(np.linalg.norm(scene.position("block")[:2] - PLATE) < SUCCESS_RADIUS)
+
+    def reward_terms(self, scene: Scene) -> dict[str, float]:
+        block, tool = scene.position("block"), scene.arm.pose.position
+        return {
+            "success": float(self.success(scene)),
+            "block_to_plate": -float(np.linalg.norm(block[:2] - PLATE)),
+            "tool_to_block": -float(np.linalg.norm(block[:2] - tool[:2])),
+        }
+
+    def expert(self, scene: Scene) -> FloatArray:
+        block, tool = scene.position("block")[:2], scene.arm.pose.position[:2]
+        if self.success(scene):
+            return action_towards(scene, np.array([*tool, TOOL_HEIGHT]), gripper=0.0)
+        target, speed = _push_target(block, tool)
+        return action_towards(scene, np.array([*target, TOOL_HEIGHT]), gripper=0.0, speed=speed)
+
+
+def _push_target(block: FloatArray, tool: FloatArray) -> tuple[FloatArray, float]:
+    """Where the tool goes next in the plane (2,) [m], and how fast; reactive, without memory."""
+    to_plate = PLATE - block
+    distance = math.hypot(*to_plate)
+    along = to_plate / distance
+    across = np.array([-along[1], along[0]])
+    offset = tool - block
+    behind, aside = -float(offset @ along), float(offset @ across)
+    if behind > 0.025 and abs(aside) < 0.4 * behind:
+        # Close the sideways error while advancing; the block follows the contact.
+        return tool + along * min(distance, 0.05) - across * 1.2 * aside, _PUSH_SPEED
+    if behind > 0.035 and math.hypot(*offset) < _CIRCLE + 0.02 or abs(aside) < 0.3 * behind:
+        return block - along * _BEHIND, 1.0
+    # Around the block, on a circle, the shorter way to the side facing away from the plate.
+    angle = math.atan2(-aside, behind)  # 0 = right behind
+    step = math.copysign(min(abs(angle), 0.8), angle)
+    next_angle = angle - step
+    ring = block + _CIRCLE * (-along * math.cos(next_angle) - across * math.sin(next_angle))
+    return ring, 1.0

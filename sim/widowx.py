@@ -1,0 +1,164 @@
+"""The WidowX environment: one task on one arm, as a Gymnasium environment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from robot_rl.data import schema
+from robot_rl.errors import ConfigError, unknown
+from sim.arm import Executed
+from sim.scene import CAMERAS, MAX_PICTURE, Scene
+from sim.spec import CommandFilter, Observation, TaskSpec, parse_action
+from sim.tasks import TASKS
+from sim.tasks.base import Task
+
+ROBOT = "widowx_250s"
+
+
+@dataclass(frozen=True)
+class WidowXConfig:
+    """Options of every WidowX environment; zero or empty means the task's own value.
+
+    Attributes:
+        cameras: names of the pictures in the observation; none at all gives a state-only environment.
+        image_size: edge of the pictures [pixels].
+        max_steps: steps until `truncated`.
+        hold_steps: consecutive successful steps until `terminated`.
+        reward_weights: term -> weight, replaces the task's weights by name.
+    """
+
+    cameras: tuple[str, ...] = (schema.DEFAULT_CAMERA,)
+    image_size: int = 64
+    max_steps: int = 0
+    hold_steps: int = 1
+    reward_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cameras", tuple(self.cameras))
+        for camera in self.cameras:
+            if camera not in CAMERAS:
+                raise unknown("camera", camera, CAMERAS)
+        if not 8 <= self.image_size <= MAX_PICTURE:
+            raise ConfigError(f"image_size={self.image_size}; expected 8 .. {MAX_PICTURE} pixels")
+        if self.max_steps < 0 or self.hold_steps < 1:
+            raise ConfigError(
+                f"max_steps={self.max_steps}, hold_steps={self.hold_steps}; expected max_steps >= 0, hold_steps >= 1"
+            )
+
+
+class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
+    """Observation: `schema.STATE` (7,) and one picture a camera; action (7,), see `schema.ACTION_NAMES`.
+
+    `info` of a step: `success`, `action` (executed), `filter_reason`, `cost`, `reward_terms` (weighted),
+    `instruction`. `terminated` only by success, `truncated` only by the clock.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": schema.CONTROL_HZ}  # noqa: RUF012
+
+    def __init__(
+        self, task: Task, config: WidowXConfig | None = None, render_mode: str | None = None
+    ) -> None:
+        self.task, self.config, self.render_mode = task, config or WidowXConfig(), render_mode
+        for term in self.config.reward_weights:
+            if term not in task.reward_weights:
+                raise unknown(f"reward term of {task.name}", term, task.reward_weights)
+        self.reward_weights = {**task.reward_weights, **self.config.reward_weights}
+        self.task_spec = TaskSpec(
+            name=task.name,
+            robot=ROBOT,
+            control_hz=schema.CONTROL_HZ,
+            instruction=task.instruction,
+            max_steps=self.config.max_steps or task.max_steps,
+        )
+        self.scene = Scene(task.objects_xml(), task.workspace)
+        low = np.array([-1, -1, -1, -np.pi, -np.pi, -np.pi, 0], np.float32)
+        high = np.array([1, 1, 1, np.pi, np.pi, np.pi, 1], np.float32)
+        picture = (self.config.image_size, self.config.image_size, 3)
+        self.observation_space = gymnasium.spaces.Dict(
+            {schema.STATE: gymnasium.spaces.Box(low, high, dtype=np.float32)}
+            | {
+                schema.image_key(camera): gymnasium.spaces.Box(0, 255, picture, np.uint8)
+                for camera in self.config.cameras
+            }
+        )
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(schema.ACTION_NAMES),), np.float32)
+        self._steps = self._held = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._steps = self._held = 0
+        self.scene.reset()
+        self.task.reset(self.scene, self.np_random)
+        self.scene.forward()
+        command_filter = self.scene.arm.command_filter
+        if hasattr(command_filter, "reset"):
+            command_filter.reset()
+        info = {"instruction": self.task_spec.instruction, "success": self.task.success(self.scene)}
+        return self._observe(), info
+
+    def step(self, action: npt.NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        executed = self.scene.arm.apply(parse_action(action))
+        self.scene.forward()
+        self._steps += 1
+        success = self.task.success(self.scene)
+        self._held = self._held + 1 if success else 0
+        info = self._info(executed, success)
+        terminated = self._held >= self.config.hold_steps
+        truncated = self._steps >= self.task_spec.max_steps
+        return self._observe(), sum(info["reward_terms"].values()), terminated, truncated, info
+
+    def _info(self, executed: Executed, success: bool) -> dict[str, Any]:
+        terms = self.task.reward_terms(self.scene)
+        return {
+            "success": success,
+            "action": executed.action,
+            "filter_reason": executed.filter_reason,
+            "cost": 0.0,
+            "reward_terms": {name: weight * terms[name] for name, weight in self.reward_weights.items()},
+            "instruction": self.task_spec.instruction,
+        }
+
+    def _observe(self) -> Observation:
+        observation: Observation = {schema.STATE: self.scene.arm.state()}
+        for camera in self.config.cameras:
+            observation[schema.image_key(camera)] = self.scene.render(camera, self.config.image_size)
+        return observation
+
+    def expert_action(self) -> npt.NDArray[np.float32]:
+        """The scripted expert's action (7,) in [-1, 1] for the present state."""
+        return np.clip(self.task.expert(self.scene), -1.0, 1.0).astype(np.float32)
+
+    def set_command_filter(self, command_filter: CommandFilter | None) -> None:
+        """Put `command_filter` between the controller and the servos; None takes it away."""
+        self.scene.arm.command_filter = command_filter
+
+    def render(self, camera: str = schema.DEFAULT_CAMERA, size: int = 256) -> npt.NDArray[np.uint8]:  # type: ignore[override]
+        """Picture (size, size, 3) for people."""
+        return self.scene.render(camera, size)
+
+    def close(self) -> None:
+        self.scene.close()
+
+
+def make_env(task: str, render_mode: str | None = None, **options: Any) -> WidowXEnv:
+    """The environment of a WidowX task such as `push`.
+
+    Raises:
+        ConfigError: unknown task or option.
+    """
+    if task not in TASKS:
+        raise unknown("task", f"widowx/{task}", [f"widowx/{name}" for name in TASKS])
+    fields = [field.name for field in dataclasses.fields(WidowXConfig)]
+    for option in options:
+        if option not in fields:
+            raise unknown(f"option of widowx/{task}", option, fields)
+    return WidowXEnv(TASKS[task](), WidowXConfig(**options), render_mode)
