@@ -1,0 +1,199 @@
+"""Behaviour cloning: the first policy, from demonstrations.
+
+Loss: -log pi(a | o), which is World4RL's Gaussian NLL or the two-hot cross-entropy, by the policy's head.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from robot_rl.agents.networks import move_towards, random_shift
+from robot_rl.agents.policy import ActorPolicy
+from robot_rl.data import Episode, schema
+from robot_rl.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class BCConfig:
+    updates: int = 3000
+    batch: int = 128
+    lr: float = 1e-3
+    """At the start; it falls to 0 along a cosine."""
+    warmup: int = 100
+    weight_decay: float = 1e-4
+    mse_weight: float = 0.0
+    """Of the mean's squared error, beside the negative log-likelihood."""
+    shift: int = 4
+    """Random shift of pictures, in pixels (DrQ)."""
+    ema: float = 0.995
+    """Decay of the averaged weights that the policy acts with; 0 for the raw ones."""
+    grad_clip: float = 1.0
+    holdout: float = 0.1
+    """Share of the episodes kept for the validation loss; at least one if above 0."""
+    validate_every: int = 250
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "batch", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"bc.{name}={getattr(self, name)}; expected at least 1")
+        for name in ("ema", "holdout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"bc.{name}={getattr(self, name)}; expected 0 <= {name} < 1")
+
+
+class Frames:
+    """Every (observation, executed action) of some episodes, as tensors of n rows."""
+
+    def __init__(self, episodes: Sequence[Episode], with_images: bool) -> None:
+        keys = (schema.STATE, schema.IMAGE) if with_images else (schema.STATE,)
+        for number, episode in enumerate(episodes):
+            if missing := [key for key in keys if key not in episode.observations]:
+                raise DataError(
+                    f"episode {number} lacks {missing[0]!r}, which the policy reads; "
+                    f"it has {sorted(episode.observations)}"
+                )
+        self.observations = {
+            key: torch.from_numpy(np.concatenate([episode.observations[key][:-1] for episode in episodes]))
+            for key in keys
+        }
+        self.action = torch.from_numpy(np.concatenate([episode.action for episode in episodes]))
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+
+class BCLearner:
+    """Trains `policy` on `episodes`; one update is one gradient step. A `trainers.protocols.Learner`.
+
+    `policy` always holds the averaged weights: the ones to act with and to save.
+
+    Raises:
+        DataError: no episodes, or an episode lacks what the policy reads.
+    """
+
+    def __init__(self, policy: ActorPolicy, episodes: Sequence[Episode], config: BCConfig) -> None:
+        if not episodes:
+            raise DataError("no episodes to clone; expected at least 1: collect demonstrations first")
+        self.policy, self.config = policy, config
+        self.total_updates = config.updates
+        order = np.random.default_rng(config.seed).permutation(len(episodes))
+        held_out = min(math.ceil(config.holdout * len(episodes)), len(episodes) - 1)
+        with_images = policy.encoder is not None
+        self.frames = Frames([episodes[i] for i in order[held_out:]], with_images)
+        self.validation = [episodes[i] for i in order[:held_out]]
+        self._held_out = Frames(self.validation, with_images) if held_out else None
+        self._raw = copy.deepcopy(policy)
+        self._parameters = list(self._raw.parameters())
+        self._optimiser = torch.optim.AdamW(
+            self._parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        self._generator = torch.Generator().manual_seed(config.seed)
+        self._updates = 0
+
+    def update(self) -> dict[str, float]:
+        """One gradient step; every `validate_every` also the held-out loss of the averaged policy."""
+        config = self.config
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._lr()
+        rows = torch.randint(len(self.frames), (config.batch,), generator=self._generator)
+        observations = {key: value[rows] for key, value in self.frames.observations.items()}
+        if schema.IMAGE in observations:
+            observations[schema.IMAGE] = random_shift(
+                observations[schema.IMAGE], config.shift, self._generator
+            )
+        loss, metrics = self._loss(self._raw, observations, self.frames.action[rows])
+        self._optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters, config.grad_clip)
+        self._optimiser.step()
+        self._updates += 1
+        # A young average trusts the newest weights more.
+        decay = min(config.ema, self._updates / (self._updates + 10)) if config.ema else 0.0
+        move_towards(self.policy, self._raw, 1 - decay)
+        if self._held_out is not None and self._updates % config.validate_every == 0:
+            metrics |= {f"validation_{name}": value for name, value in self._validate(self._held_out).items()}
+        return metrics
+
+    def _lr(self) -> float:
+        """Linear warm-up, then lr/2 (1 + cos(pi t / T))."""
+        ramp = min(1.0, (self._updates + 1) / max(self.config.warmup, 1))
+        return ramp * self.config.lr * 0.5 * (1 + math.cos(math.pi * self._updates / self.config.updates))
+
+    def _loss(
+        self, policy: ActorPolicy, observations: dict[str, Tensor], action: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        device = policy.device
+        action = action.to(device)
+        distribution = policy(policy.features({k: v.to(device) for k, v in observations.items()}))
+        nll = -distribution.log_prob(action).mean()
+        mse = (distribution.mean - action).square().mean()
+        return nll + self.config.mse_weight * mse, {"nll": nll.item(), "mse": mse.item()}
+
+    @torch.no_grad()
+    def _validate(self, frames: Frames) -> dict[str, float]:
+        totals: dict[str, float] = {}
+        for rows in torch.arange(len(frames)).split(256):
+            observations = {key: value[rows] for key, value in frames.observations.items()}
+            for name, value in self._loss(self.policy, observations, frames.action[rows])[1].items():
+                totals[name] = totals.get(name, 0.0) + value * len(rows) / len(frames)
+        return totals
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy.state_dict(),
+            "raw": self._raw.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "generator": self._generator.get_state(),
+            "updates": self._updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self._raw.load_state_dict(state["raw"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._generator.set_state(state["generator"])
+        self._updates = state["updates"]
+
+
+def baselines(train: Sequence[Episode], test: Sequence[Episode]) -> dict[str, float]:
+    """Mean squared error on `test` of two policies that see nothing.
+
+    `mean_action`: the mean of `train`'s actions. `last_action`: the action of the step before (at the
+    first step the mean).
+    """
+    mean = np.concatenate([episode.action for episode in train]).mean(0)
+    actual = np.concatenate([episode.action for episode in test])
+    last = np.concatenate([np.vstack([mean[None], episode.action[:-1]]) for episode in test])
+    return {
+        "mean_action": float(np.square(mean - actual).mean()),
+        "last_action": float(np.square(last - actual).mean()),
+    }
+
+
+@torch.no_grad()
+def evaluate_mse(policy: ActorPolicy, episodes: Sequence[Episode]) -> float:
+    """Mean squared error of the policy's deterministic action against the executed one."""
+    return float(
+        np.concatenate([np.square(predict(policy, episode) - episode.action) for episode in episodes]).mean()
+    )
+
+
+@torch.no_grad()
+def predict(policy: ActorPolicy, episode: Episode) -> npt.NDArray[np.float32]:
+    """The policy's deterministic actions (T, A) along a recorded episode."""
+    frames = Frames([episode], policy.encoder is not None)
+    actions = []
+    for rows in torch.arange(len(frames)).split(256):
+        observations = {key: value[rows].to(policy.device) for key, value in frames.observations.items()}
+        actions.append(policy.act_from_features(policy.features(observations)).cpu())
+    return torch.cat(actions).numpy()

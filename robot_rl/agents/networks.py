@@ -1,0 +1,208 @@
+"""Networks that two CPU cores can train: an MLP, a pixel encoder, an ensemble of critics.
+
+Sizes are written B batch, N actions a state, E critics, F features, H x W pixels, A action dimensions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robot_rl.errors import ConfigError, unknown
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
+READOUTS = ("keypoints", "flatten")
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Initialise modules from `seed` and leave torch's global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+class MLP(nn.Sequential):
+    """Linear (-> LayerNorm) -> activation for each hidden width, then Linear to `outputs`.
+
+    (..., inputs) -> (..., outputs). LayerNorm before the activation is what keeps critics from
+    extrapolating (RLPD, arXiv 2302.02948).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: tuple[int, ...],
+        outputs: int,
+        activation: str = "relu",
+        layer_norm: bool = False,
+    ) -> None:
+        if activation not in ACTIVATIONS:
+            raise unknown("activation", activation, ACTIVATIONS)
+        layers: list[nn.Module] = []
+        for width in hidden:
+            layers.append(nn.Linear(inputs, width))
+            if layer_norm:
+                layers.append(nn.LayerNorm(width))
+            layers.append(ACTIVATIONS[activation]())
+            inputs = width
+        super().__init__(*layers, nn.Linear(inputs, outputs))
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Convolutions of `PixelEncoder`. The default costs 4.4 million multiply-adds a 64 x 64 picture."""
+
+    channels: tuple[int, ...] = (16, 24, 32, 64)
+    kernels: tuple[int, ...] = (5, 3, 3, 1)
+    strides: tuple[int, ...] = (2, 2, 1, 1)
+    readout: str = "keypoints"
+    projection: int = 128
+    """Width of the `flatten` readout; `keypoints` has two numbers a channel."""
+
+    def __post_init__(self) -> None:
+        if not len(self.channels) == len(self.kernels) == len(self.strides) > 0:
+            raise ConfigError(
+                f"encoder has {len(self.channels)} channels, {len(self.kernels)} kernels and "
+                f"{len(self.strides)} strides; expected the same number (at least 1) of each"
+            )
+        if any(kernel % 2 == 0 for kernel in self.kernels):
+            raise ConfigError(f"encoder kernels are {self.kernels}; expected odd sizes")
+        if self.readout not in READOUTS:
+            raise unknown("encoder readout", self.readout, READOUTS)
+
+
+class SpatialSoftmax(nn.Module):
+    """Expected position of each channel's activation (Finn et al., arXiv 1509.06113).
+
+    p = softmax(x / temperature) over pixels; output (sum p * column, sum p * row), each in [-1, 1].
+    (B, C, H, W) -> (B, 2 C): all columns, then all rows.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_temperature = nn.Parameter(torch.zeros(()))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        batch, channels, height, width = maps.shape
+        weights = (maps.reshape(batch, channels, -1) * torch.exp(-self.log_temperature)).softmax(-1)
+        grid = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+        rows, columns = (axis.reshape(-1).to(maps) for axis in grid)
+        return torch.cat([weights @ columns, weights @ rows], dim=-1)
+
+
+class PixelEncoder(nn.Module):
+    """Pictures uint8 (B, H, W, 3) -> features float32 (B, `features`)."""
+
+    def __init__(self, config: EncoderConfig, image_shape: tuple[int, int]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = 3
+        height, width = image_shape
+        for channels, kernel, stride in zip(config.channels, config.kernels, config.strides, strict=True):
+            layers += [nn.Conv2d(inputs, channels, kernel, stride, kernel // 2), nn.ReLU(inplace=True)]
+            inputs, height, width = channels, math.ceil(height / stride), math.ceil(width / stride)
+        # Interleaved channels are how the pictures arrive, and twice as fast on a CPU.
+        self.convolutions = nn.Sequential(*layers[:-1])
+        self.convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.readout: nn.Module
+        if config.readout == "keypoints":
+            self.readout, self.features = SpatialSoftmax(), 2 * inputs
+        else:
+            self.features = config.projection
+            self.readout = nn.Sequential(
+                nn.ReLU(),
+                nn.Flatten(),
+                nn.Linear(inputs * height * width, config.projection),
+                nn.LayerNorm(config.projection),
+                nn.Tanh(),
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = images.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
+        return self.readout(self.convolutions(pixels))
+
+
+def random_shift(images: Tensor, pad: int, generator: torch.Generator) -> Tensor:
+    """Pictures (B, H, W, C), each moved by up to `pad` pixels with its edge repeated (DrQ, pad 4)."""
+    if pad == 0:
+        return images
+    batch, height, width, _ = images.shape
+    corner = torch.randint(0, 2 * pad + 1, (2, batch), generator=generator).numpy()
+    padded = np.pad(images.numpy(), ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="edge")
+    # All windows as a view (B, 2 pad + 1, 2 pad + 1, H, W, C): picking one copies whole blocks, 8 times
+    # faster than gathering pixels.
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    return torch.from_numpy(windows.transpose(0, 1, 2, 4, 5, 3)[np.arange(batch), corner[0], corner[1]])
+
+
+class CriticEnsemble(nn.Module):
+    """E critics Q_e(features, action), evaluated together by batched matrix products.
+
+    The first layer is split into a features part and an action part, so that N actions of one state
+    share the former.
+    """
+
+    def __init__(
+        self, features: int, actions: int, members: int, hidden: tuple[int, ...], layer_norm: bool = True
+    ) -> None:
+        super().__init__()
+        if members < 1 or not hidden:
+            raise ConfigError(f"critic has {members} members, hidden {hidden}; expected at least 1 of each")
+        self.members, self.layer_norm = members, layer_norm
+        inputs = features + actions
+        self.of_features = _uniform(members, features, hidden[0], fan_in=inputs)
+        self.of_action = _uniform(members, actions, hidden[0], fan_in=inputs)
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        self.biases.append(_uniform(members, 1, hidden[0], fan_in=inputs))
+        for width, following in zip(hidden, (*hidden[1:], 1), strict=True):
+            self.weights.append(_uniform(members, width, following, fan_in=width))
+            self.biases.append(_uniform(members, 1, following, fan_in=width))
+        self.scales = nn.ParameterList(nn.Parameter(torch.ones(members, 1, width)) for width in hidden)
+        self.shifts = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, width)) for width in hidden)
+
+    def forward(self, features: Tensor, actions: Tensor, members: Tensor | None = None) -> Tensor:
+        """Values (E, B) of `actions` (B, A), or (E, B, N) of `actions` (B, N, A).
+
+        features: (B, F). members: indices of the critics to evaluate; every one if None.
+        """
+        several = actions.dim() == 3
+        count = actions.shape[1] if several else 1
+        batch = features.shape[0]
+
+        def chosen(parameter: Tensor) -> Tensor:
+            return parameter if members is None else parameter[members]
+
+        first = chosen(self.of_features)
+        size = len(first)
+        hidden = torch.baddbmm(chosen(self.biases[0]), features.expand(size, *features.shape), first)
+        flat = actions.reshape(1, batch * count, -1).expand(size, -1, -1)
+        if several:
+            hidden = hidden.repeat_interleave(count, dim=1)
+        hidden = torch.baddbmm(hidden, flat, chosen(self.of_action))
+        for weight, bias, scale, shift in zip(
+            self.weights, self.biases[1:], self.scales, self.shifts, strict=True
+        ):
+            if self.layer_norm:
+                normal = F.layer_norm(hidden, hidden.shape[-1:])
+                hidden = torch.addcmul(chosen(shift), normal, chosen(scale))
+            hidden = torch.baddbmm(chosen(bias), F.relu(hidden), chosen(weight))
+        return hidden.reshape(size, batch, count) if several else hidden.reshape(size, batch)
+
+
+@torch.no_grad()
+def move_towards(target: nn.Module, source: nn.Module, rate: float) -> None:
+    """target += rate (source - target), parameter by parameter: a moving average of `source`."""
+    torch._foreach_lerp_(list[Tensor](target.parameters()), list[Tensor](source.parameters()), rate)
+
+
+def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
+    """Each critic as torch.nn.Linear would start it: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    return nn.Parameter(torch.empty(*shape).uniform_(-1, 1) / math.sqrt(fan_in))

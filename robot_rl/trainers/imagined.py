@@ -1,0 +1,177 @@
+"""Refinement inside a batch of imagined arms (or simulated ones: the loop never asks).
+
+T steps, N members, A action dimensions.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.vector import VectorEnv
+from torch import Tensor
+
+from robot_rl.agents.distributions import sample
+from robot_rl.agents.policy import ActorPolicy, to_tensors
+from robot_rl.agents.ppo import PPO, PPOConfig, Rollout
+from robot_rl.data import schema
+from robot_rl.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    iterations: int = 40
+    horizon: int = 32
+    """Steps that every member takes in one iteration."""
+    select_every: int = 5
+    """Iterations between two measurements of the deterministic policy on the validation seeds."""
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "horizon", "select_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"refine.{name}={getattr(self, name)}; expected at least 1")
+
+
+@dataclass
+class _FirstEpisodes:
+    """Of each member's first episode: an unbiased sample, which all the finished ones are not."""
+
+    running: npt.NDArray[np.bool_]
+    success: npt.NDArray[np.bool_]
+    total: npt.NDArray[np.float64]
+    steps: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, members: int) -> _FirstEpisodes:
+        return cls(np.ones(members, bool), np.zeros(members, bool), np.zeros(members), np.zeros(members, int))
+
+    def add(self, reward: npt.NDArray[Any], success: npt.NDArray[Any], ended: npt.NDArray[Any]) -> None:
+        self.total += np.where(self.running, reward, 0)
+        self.steps += self.running
+        self.success |= self.running & success.astype(bool)
+        self.running &= ~ended
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "imagined_success": float(self.success.mean()),
+            "return": float(self.total.mean()),
+            "episode_steps": float(self.steps.mean()),
+        }
+
+
+class RefineLearner:
+    """PPO on `policy` in `env`, anchored to the policy as it was. A `trainers.protocols.Learner`.
+
+    One update resets all members and rolls out `horizon` steps, so the environment holds no state
+    between updates: its seeds follow from counters, and a resumed run repeats an uninterrupted one.
+
+    Args:
+        env: N members that never reset themselves; `info` has `success` (N,).
+        policy: improved in place.
+        config: sizes.
+    """
+
+    def __init__(self, env: VectorEnv, policy: ActorPolicy, config: RefineConfig) -> None:
+        self.env, self.policy, self.config = env, policy, config
+        self.total_updates = config.iterations
+        self.ppo = PPO(policy, copy.deepcopy(policy), config.ppo)
+        self._generator = torch.Generator().manual_seed(config.seed)
+        self._iterations = self._episodes = 0
+        self._best = copy.deepcopy(policy.state_dict())
+        self._best_success = -1.0
+
+    def update(self) -> dict[str, float]:
+        """One iteration: imagine, learn, and every `select_every` iterations measure."""
+        if self._iterations == 0:
+            self._select()  # the clone itself stands as long as nothing beats it
+        rollout, metrics = self._imagine(schema.SEED_ROLLOUTS + self._episodes, self._generator)
+        metrics |= self.ppo.update(rollout)
+        self._iterations += 1
+        if self._iterations % self.config.select_every == 0 or self._iterations == self.total_updates:
+            metrics["validation_success"] = self._select()
+        return metrics | {"best_validation_success": self._best_success}
+
+    def selected_policy(self) -> ActorPolicy:
+        """A copy of the policy with the highest imagined success on the validation seeds so far."""
+        policy = copy.deepcopy(self.policy)
+        policy.load_state_dict(self._best)
+        return policy
+
+    def _select(self) -> float:
+        """Deterministic imagined success; keeps the weights if it is the highest yet, the later on ties."""
+        _, metrics = self._imagine(schema.SEED_VALIDATION, None)
+        success = metrics["imagined_success"]
+        if success >= self._best_success:
+            self._best, self._best_success = copy.deepcopy(self.policy.state_dict()), success
+        return success
+
+    @torch.no_grad()
+    def _imagine(
+        self, first_seed: int, generator: torch.Generator | None
+    ) -> tuple[Rollout, dict[str, float]]:
+        """`horizon` steps of all members from consecutive seeds; the mean acts without a generator."""
+        policy, ppo, device = self.policy, self.ppo, self.policy.device
+        members = self.env.num_envs
+        seeds = first_seed + np.arange(members)
+        following = first_seed + members
+        first = _FirstEpisodes.of(members)
+        steps: dict[str, list[Tensor]] = {}
+        pictures: dict[str, list[Tensor]] = {}
+        seen, _ = self.env.reset(seed=seeds.tolist())  # type: ignore[arg-type]
+        observations = to_tensors(seen, device)
+        features = policy.features(observations)
+        for _ in range(self.config.horizon):
+            if not ppo.frozen_encoder:
+                for key, value in observations.items():  # copies: an environment may reuse its arrays
+                    pictures.setdefault(key, []).append(value.clone())
+            distribution = policy(features)
+            action = distribution.mean if generator is None else sample(distribution, generator)
+            step = {"features": features, "action": action, "log_prob": distribution.log_prob(action)}
+            seen, reward, terminated, truncated, info = self.env.step(action.clamp(-1, 1).cpu().numpy())
+            ended = terminated | truncated
+            first.add(reward, info["success"], ended)
+            observations = to_tensors(seen, device)
+            arrived = policy.features(observations)
+            step |= {"value": ppo.values(features), "next_value": ppo.values(arrived)}
+            step["reward"] = torch.tensor(reward, dtype=torch.float32, device=device)
+            step |= {"terminated": torch.tensor(terminated), "ended": torch.tensor(ended)}
+            for name, tensor in step.items():
+                steps.setdefault(name, []).append(tensor.to(device))
+            features = arrived
+            if ended.any():
+                count = int(ended.sum())
+                seeds[ended] = following + np.arange(count)
+                following += count
+                options = {"reset_mask": ended}
+                seen, _ = self.env.reset(seed=seeds.tolist(), options=options)  # type: ignore[arg-type]
+                observations = to_tensors(seen, device)
+                features = arrived.clone()
+                fresh = torch.tensor(ended, device=device)
+                features[fresh] = policy.features({key: value[fresh] for key, value in observations.items()})
+        if generator is not None:
+            self._episodes += following - first_seed
+        stacked = {name: torch.stack(values) for name, values in steps.items()}
+        stored = {key: torch.stack(values) for key, values in pictures.items()}
+        return Rollout(**stacked, observations=stored), first.metrics()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "ppo": self.ppo.state_dict(),
+            "generator": self._generator.get_state(),
+            "iterations": self._iterations,
+            "episodes": self._episodes,
+            "best": dict(self._best),
+            "best_success": self._best_success,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.ppo.load_state_dict(state["ppo"])
+        self._generator.set_state(state["generator"])
+        self._iterations, self._episodes = state["iterations"], state["episodes"]
+        self._best, self._best_success = state["best"], state["best_success"]
