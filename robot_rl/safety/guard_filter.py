@@ -15,12 +15,16 @@ class GuardFilter:
     """`filter(requested (J,), measured (J,), time_s) -> (executed (J,), reason index)`.
 
     Requests and states are fresh by construction; what remains are the limits, the rates and the leash.
-    A clock that jumps back starts a new episode, at the measured pose, with the latch open.
+    `reset`, or a clock that jumps back, starts a new episode: at the measured pose, with the latch open.
     """
 
     def __init__(self, config: GuardConfig) -> None:
         self.guard = CommandGuard(config)
         self._sequence = 0
+        self._time = np.inf
+
+    def reset(self) -> None:
+        """Start a new episode with the next call."""
         self._time = np.inf
 
     def __call__(
