@@ -1,0 +1,177 @@
+"""Any robosuite task (Zhu et al., "robosuite", 2020; package `robosuite` 1.5) on a Panda arm by default."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+import numpy.typing as npt
+
+from robot_rl.errors import ConfigError, MissingExtraError, unknown
+from sim.adapters.base import AdapterConfig, AdapterEnv, parse_options
+from sim.spec import SimulationError, TaskSpec
+
+INSTRUCTIONS = {
+    "Door": "open the door",
+    "Lift": "lift the red cube",
+    "NutAssembly": "put each nut on its peg",
+    "NutAssemblyRound": "put the round nut on the round peg",
+    "NutAssemblySingle": "put the nut on its peg",
+    "NutAssemblySquare": "put the square nut on the square peg",
+    "PickPlace": "put each object into its bin",
+    "PickPlaceBread": "put the bread into its bin",
+    "PickPlaceCan": "put the can into its bin",
+    "PickPlaceCereal": "put the cereal box into its bin",
+    "PickPlaceMilk": "put the milk carton into its bin",
+    "PickPlaceSingle": "put the object into its bin",
+    "Stack": "stack the red cube on the green cube",
+    "ToolHang": "hang the tool on the stand",
+    "Wipe": "wipe the table",
+}
+
+
+@dataclass(frozen=True)
+class RobosuiteConfig(AdapterConfig):
+    """How a robosuite task is run.
+
+    Attributes:
+        robot: a robosuite robot.
+        control_hz: decisions a second. At 5 Hz an action moves the hand by up to 5 cm, as on the WidowX.
+        camera: a camera of the task's.
+    """
+
+    robot: str = "Panda"
+    control_hz: float = 5.0
+    camera: str = "agentview"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1.0 <= self.control_hz <= 50.0:
+            raise ConfigError(f"control_hz={self.control_hz} must lie in 1..50")
+
+
+def make(env_name: str, **kwargs: Any) -> RobosuiteEnv:
+    """The robosuite task `env_name`, for example `Lift`; `kwargs` as in `RobosuiteConfig`.
+
+    Raises:
+        MissingExtraError: robosuite is not installed.
+        ConfigError: the task or an option is unknown.
+    """
+    return RobosuiteEnv(env_name, parse_options(RobosuiteConfig, f"robosuite/{env_name}", kwargs))
+
+
+class RobosuiteEnv(AdapterEnv):
+    """A robosuite task with one arm, driven by robosuite's operational-space controller.
+
+    State (8,): hand x, y, z [m], its quaternion x, y, z, w, and gripper opening [m]. Action (7,): delta
+    position (1 = 5 cm), delta rotation (1 = .5 rad, axis-angle) and gripper (1 = close), in the robot's
+    base frame. The reward is robosuite's shaped one for a decision.
+    """
+
+    def __init__(self, env_name: str, config: RobosuiteConfig | None = None) -> None:
+        config = config or RobosuiteConfig()
+        logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)
+        try:
+            import robosuite
+        except ImportError as error:
+            raise MissingExtraError("robosuite", "robosuite") from error
+        if env_name not in INSTRUCTIONS:
+            raise unknown("robosuite task", env_name, INSTRUCTIONS)
+        robots = robosuite.ALL_ROBOTS
+        if config.robot not in robots:
+            raise unknown("robosuite robot", config.robot, robots)
+        # A fixed seed for what is drawn when the model is built (the cube's size); a hard reset would
+        # build it again for every episode (1 s), and each episode's seed draws its poses anyway.
+        self._env: Any = robosuite.make(
+            env_name,
+            robots=config.robot,
+            has_renderer=False,
+            has_offscreen_renderer=False,
+            use_camera_obs=False,
+            reward_shaping=True,
+            control_freq=config.control_hz,
+            ignore_done=True,
+            hard_reset=False,
+            seed=0,
+        )
+        spec = TaskSpec(
+            name=f"robosuite/{env_name}",
+            robot=config.robot.lower(),
+            control_hz=config.control_hz,
+            instruction=INSTRUCTIONS[env_name],
+            max_steps=config.max_steps,
+        )
+        super().__init__(spec, config, state_size=8, action_size=self._env.action_dim)
+        self._expert = EXPERTS.get(env_name)
+        self._camera = config.camera
+        cameras = list(self._env.sim.model.camera_names)
+        if config.camera not in cameras:
+            raise unknown("robosuite camera", config.camera, cameras)
+        self._scene_option = mujoco.MjvOption()
+        self._scene_option.geomgroup[0] = 0  # collision shapes
+
+    def _physics(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        return self._env.sim.model._model, self._env.sim.data._data
+
+    def _start(self, seed: int) -> None:
+        # robosuite shares one generator between robot and samplers: set it in place.
+        self._env.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
+        self._robosuite_observation = self._env.reset()
+
+    def _advance(self, action: npt.NDArray[np.float32]) -> dict[str, float]:
+        self._robosuite_observation, reward, _, _ = self._env.step(action)
+        return {"robosuite": float(reward)}
+
+    def _state(self) -> npt.NDArray[np.float32]:
+        observed = self._robosuite_observation
+        fingers = observed["robot0_gripper_qpos"]
+        opening = np.abs(fingers[:1] - fingers[-1:])
+        parts = [observed["robot0_eef_pos"], observed["robot0_eef_quat"], opening]
+        return np.concatenate(parts).astype(np.float32)
+
+    def _succeeded(self) -> bool:
+        return bool(self._env._check_success())
+
+    def expert_action(self) -> npt.NDArray[np.float32]:
+        if self._expert is None:
+            raise SimulationError(
+                f"{self.task_spec.name} has no scripted expert; robosuite tasks with one: "
+                + ", ".join(f"robosuite/{name}" for name in EXPERTS)
+            )
+        return np.clip(self._expert(self._robosuite_observation), -1.0, 1.0).astype(np.float32)
+
+    def close(self) -> None:
+        super().close()
+        self._env.close()
+
+
+_ABOVE = np.array([0.0, 0.0, 0.08])
+
+
+def lift_expert(observed: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+    """Above the cube, down, close, up; each phase read off the present state."""
+    hand, cube = observed["robot0_eef_pos"], observed["cube_pos"]
+    fingers = observed["robot0_gripper_qpos"]
+    offset = cube - hand
+    centred = np.hypot(offset[0], offset[1]) < 0.012
+    around = centred and abs(offset[2]) < 0.012
+    holding = around and abs(fingers[0] - fingers[-1]) < 0.06
+    action = np.zeros(7)
+    action[6] = 1.0 if around else -1.0
+    if holding:
+        action[2] = 1.0
+    elif around:
+        action[:3] = 0.0
+    elif centred or (np.hypot(offset[0], offset[1]) < 0.02 and offset[2] > -0.05):
+        action[:3] = offset / 0.05
+    else:
+        action[:3] = (offset + _ABOVE) / 0.05
+    return action
+
+
+EXPERTS: dict[str, Callable[[dict[str, npt.NDArray[Any]]], npt.NDArray[np.float64]]] = {"Lift": lift_expert}
+"""Task -> expert, a function of robosuite's own observation (which holds the objects' poses)."""
