@@ -80,15 +80,15 @@ class ActionGuard:
             self._last = hold
             return hold.copy(), reasons
 
-        finite = np.isfinite(action).all(axis=1)
+        finite: npt.NDArray[np.bool_] = np.all(np.isfinite(action), axis=1)
         action = np.where(finite[:, None], action, hold)
         clipped = np.clip(action, -1, 1)
         low, high = self._last - self.config.max_change, self._last + self.config.max_change
         limited = np.where(self._absolute, clipped, np.clip(clipped, low, high)).astype(np.float32)
         # A held member stops at once, however fast it was.
         executed = np.where(finite[:, None], limited, hold)
-        reasons[(executed != clipped).any(axis=1)] = REASON_INDEX["acceleration_limit"]
-        reasons[(np.abs(action) > 1 + ROUNDING).any(axis=1)] = REASON_INDEX["action_limit"]
+        reasons[np.any(executed != clipped, axis=1)] = REASON_INDEX["acceleration_limit"]
+        reasons[np.any(np.abs(action) > 1 + ROUNDING, axis=1)] = REASON_INDEX["action_limit"]
         reasons[~finite] = REASON_INDEX["non_finite"]
         self._last = executed
         return executed.copy(), reasons
