@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -32,7 +33,9 @@ def encode_video(frames: Frames, fps: float, scale: int = 1) -> bytes:
     large = np.pad(large, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     buffer = io.BytesIO()
     with av.open(buffer, mode="w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=round(fps), options={"crf": "18", "preset": "veryfast"})
+        stream = container.add_stream(
+            "libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "18", "preset": "veryfast"}
+        )
         stream.height, stream.width, stream.pix_fmt = large.shape[1], large.shape[2], "yuv420p"
         for image in large:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
