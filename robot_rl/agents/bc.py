@@ -180,20 +180,12 @@ def baselines(train: Sequence[Episode], test: Sequence[Episode]) -> dict[str, fl
     }
 
 
-@torch.no_grad()
 def evaluate_mse(policy: ActorPolicy, episodes: Sequence[Episode]) -> float:
     """Mean squared error of the policy's deterministic action against the executed one."""
-    return float(
-        np.concatenate([np.square(predict(policy, episode) - episode.action) for episode in episodes]).mean()
-    )
+    errors = [np.square(predict(policy, episode) - episode.action) for episode in episodes]
+    return float(np.concatenate(errors).mean())
 
 
-@torch.no_grad()
 def predict(policy: ActorPolicy, episode: Episode) -> npt.NDArray[np.float32]:
     """The policy's deterministic actions (T, A) along a recorded episode."""
-    frames = Frames([episode], policy.encoder is not None)
-    actions = []
-    for rows in torch.arange(len(frames)).split(256):
-        observations = {key: value[rows].to(policy.device) for key, value in frames.observations.items()}
-        actions.append(policy.act_from_features(policy.features(observations)).cpu())
-    return torch.cat(actions).numpy()
+    return policy.act_from_features(policy.encode(episode)[:-1]).cpu().numpy()

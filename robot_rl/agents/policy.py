@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from robot_rl.agents.distributions import ActionDistribution, Gaussian, TwoHotHistogram, sample
 from robot_rl.agents.networks import MLP, EncoderConfig, PixelEncoder, seeded
-from robot_rl.data import schema
+from robot_rl.data import Episode, schema
 from robot_rl.data.artifact import load_artifact, save_artifact
 from robot_rl.data.statistics import Statistics
 from robot_rl.data.two_hot import TwoHot
-from robot_rl.errors import ConfigError, unknown
+from robot_rl.errors import ConfigError, DataError, unknown
 
 HEADS = ("gaussian", "two_hot")
 STATE_LIMIT = 10.0
@@ -102,6 +102,22 @@ class ActorPolicy(nn.Module):
         if self.encoder is None:
             return state
         return torch.cat([self.encoder(observations[schema.IMAGE]), state], dim=-1)
+
+    @torch.no_grad()
+    def encode(self, episode: Episode) -> Tensor:
+        """Features (T+1, F) of a recorded episode's observations.
+
+        Raises:
+            DataError: the episode lacks what the policy reads.
+        """
+        keys = (schema.STATE,) if self.encoder is None else (schema.STATE, schema.IMAGE)
+        if missing := [key for key in keys if key not in episode.observations]:
+            raise DataError(
+                f"episode lacks {missing[0]!r}, which the policy reads; it has {sorted(episode.observations)}"
+            )
+        observations = to_tensors({key: episode.observations[key] for key in keys}, self.device)
+        chunks = zip(*(observations[key].split(256) for key in keys), strict=True)
+        return torch.cat([self.features(dict(zip(keys, chunk, strict=True))) for chunk in chunks])
 
     def head(self, features: Tensor) -> Tensor:
         """The distribution's raw parameters (B, P) for features (B, F)."""

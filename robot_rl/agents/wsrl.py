@@ -1,0 +1,117 @@
+"""WSRL: go on online from offline critics, without keeping the offline data.
+
+Zhou et al., arXiv 2412.07762. The warm-up (practice with the initial policy, no updates) fills the
+buffer with what the policy does by itself; after it, SAC with many critic steps for each environment
+step. `offline_ratio=.5` retains the offline data instead, as RLPD does (arXiv 2302.02948).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from robot_rl.agents.policy import ActorPolicy, PolicyRunner
+from robot_rl.agents.sac import SAC, SACConfig
+from robot_rl.data import Episode
+from robot_rl.data.replay import Mixer, ReplayBuffer, ReplayConfig
+from robot_rl.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class WSRLConfig:
+    sac: SACConfig = field(default_factory=SACConfig)
+    replay: ReplayConfig = field(default_factory=lambda: ReplayConfig(capacity=100_000))
+    batch: int = 256
+    critic_steps: int = 4
+    """Critic steps for each step of the actor (WSRL's UTD 4)."""
+    offline_ratio: float = 0.0
+    """Share of each batch that comes from the offline buffer."""
+    warmup_steps: int = 0
+    """Transitions that the online buffer must hold before anything is updated."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "critic_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"wsrl.{name}={getattr(self, name)}; expected at least 1")
+        if not 0 <= self.offline_ratio < 1:
+            raise ConfigError(f"wsrl.offline_ratio={self.offline_ratio}; expected 0 <= offline_ratio < 1")
+        if self.warmup_steps < 0:
+            raise ConfigError(f"wsrl.warmup_steps={self.warmup_steps}; expected at least 0")
+
+
+class WSRL:
+    """An online agent that owns its buffer. Implements `trainers.online.OnlineAgent`.
+
+    Args:
+        policy: acts and learns; its encoder stays frozen.
+        config: sizes.
+        offline: transitions to mix in; needed if `offline_ratio` is above 0.
+    """
+
+    def __init__(self, policy: ActorPolicy, config: WSRLConfig, offline: ReplayBuffer | None = None) -> None:
+        if config.offline_ratio > 0 and offline is None:
+            raise DataError(
+                f"wsrl.offline_ratio={config.offline_ratio} needs offline transitions; give it some"
+            )
+        self.policy, self.config, self.offline = policy, config, offline
+        self.agent = SAC(policy, config.sac)
+        self.buffer = ReplayBuffer(config.replay)
+        self._critic_updates = 0
+
+    def behaviour(self) -> PolicyRunner:
+        """The exploring policy as it is now."""
+        return PolicyRunner(self.policy, deterministic=False, seed=self.config.seed)
+
+    def act(self, features: Tensor) -> Tensor:
+        """Exploring actions (B, A) in [-1, 1] for features (B, F)."""
+        return self.policy.act_from_features(features, self.agent.generator)
+
+    def add_episode(self, episode: Episode) -> None:
+        """Keep an episode's executed actions and rewards, and the features of its pictures."""
+        self.buffer.add_episode(
+            {"features": self.policy.encode(episode).cpu()},
+            episode.action,
+            episode.reward,
+            episode.terminated,
+        )
+
+    def learn(self, updates: int) -> dict[str, float]:
+        """`updates` critic steps on the own buffer, mixed with the offline one; none in the warm-up."""
+        if len(self.buffer) < self.config.warmup_steps:
+            return {}
+        source: ReplayBuffer | Mixer = self.buffer
+        if self.config.offline_ratio > 0 and self.offline is not None:
+            share = self.config.offline_ratio
+            source = Mixer(
+                {"online": self.buffer, "offline": self.offline}, {"online": 1 - share, "offline": share}
+            )
+        return self.update_many(source, updates)
+
+    def update_many(self, buffer: ReplayBuffer | Mixer, updates: int) -> dict[str, float]:
+        """`updates` critic steps, and one of the actor after every `critic_steps` of them; mean metrics."""
+        sums: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for _ in range(updates):
+            self._critic_updates += 1
+            batch = buffer.sample(self.config.batch, self.agent.generator)
+            metrics = self.agent.update(batch, actor=self._critic_updates % self.config.critic_steps == 0)
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0.0) + value
+                counts[name] = counts.get(name, 0) + 1
+        return {name: total / counts[name] for name, total in sums.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "agent": self.agent.state_dict(),
+            "buffer": self.buffer.state_dict(),
+            "critic_updates": self._critic_updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.agent.load_state_dict(state["agent"])
+        self.buffer.load_state_dict(state["buffer"])
+        self._critic_updates = state["critic_updates"]
