@@ -135,13 +135,23 @@ def _cameras(example: Example) -> dict[str, npt.NDArray[np.uint8]]:
     for name in names:
         if any(flags.values()) and not flags[name]:
             continue
-        frames = np.stack([np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in example[name]])
+        frames = _frames(name, example[name])
         if (frames == frames[:1, :1, :1]).all():
             continue
         number = name.removeprefix(_CAMERA)
         camera = schema.DEFAULT_CAMERA if number == "0" else f"camera_{number}"
         cameras[schema.image_key(camera)] = frames
     return cameras
+
+
+def _frames(name: str, pictures: list[bytes] | npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Encoded pictures as frames (N, H, W, 3)."""
+    if not isinstance(pictures, list) or not pictures:
+        raise ValueError(f"{name!r} holds no pictures")
+    try:
+        return np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in pictures])
+    except OSError as error:
+        raise ValueError(f"{name!r} holds a picture that cannot be decoded") from error
 
 
 def _flag(example: Example, number: str) -> bool:

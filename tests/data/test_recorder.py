@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robot_rl.data import schema
+from robot_rl.data.episode import EpisodeMetadata
+from robot_rl.data.recorder import EpisodeRecorder
+from robot_rl.data.store import EpisodeStore
+from robot_rl.errors import ConfigError, DataError
+from tests.data.make import episode, fill_disk, same
+
+METADATA = EpisodeMetadata("widowx/push", "push it", "wx250s", 5.0)
+
+
+def observation(value: float = 0.0) -> dict[str, np.ndarray]:
+    return {schema.STATE: np.full(7, value, np.float32)}
+
+
+def test_replaying_an_episode_through_the_recorder_gives_it_back(tmp_path: Path) -> None:
+    original = episode(3, 6)
+    recorder = EpisodeRecorder(EpisodeStore(tmp_path))
+    at = lambda t: {key: value[t] for key, value in original.observations.items()}  # noqa: E731
+    recorder.start(at(0), original.metadata)
+    for t in range(len(original)):
+        recorder.step(
+            at(t + 1),
+            requested=original.action_requested[t],
+            executed=original.action[t],
+            reward=float(original.reward[t]),
+            cost=float(original.cost[t]),
+            terminated=bool(original.terminated[t]),
+            truncated=bool(original.truncated[t]),
+            success=bool(original.success[t]),
+            is_intervention=bool(original.is_intervention[t]),
+            filter_reason=int(original.filter_reason[t]),
+        )
+    assert recorder.commit() == 0
+    assert not recorder.recording
+    assert same(EpisodeStore(tmp_path)[0], original)
+
+
+def test_arrays_are_copied_and_an_interrupted_episode_is_truncated(tmp_path: Path) -> None:
+    recorder = EpisodeRecorder(EpisodeStore(tmp_path))
+    reused, action = observation(0), np.zeros(7, np.float32)
+    recorder.start(reused, METADATA)
+    for t in (1, 2):
+        reused[schema.STATE][:] = t
+        action[:] = t / 10
+        recorder.step(reused, requested=action, executed=action, filter_reason="energy")
+    recorded = recorder.episode()
+    assert recorded.observations[schema.STATE][:, 0].tolist() == [0, 1, 2]
+    assert recorded.action[:, 0].tolist() == pytest.approx([0.1, 0.2])
+    assert recorded.truncated.tolist() == [False, True]
+    assert not recorded.terminated.any()
+    assert schema.FILTER_REASONS[recorded.filter_reason[0]] == "energy"
+
+
+def test_a_refused_nan_request_does_not_cost_the_episode(tmp_path: Path) -> None:
+    recorder = EpisodeRecorder(EpisodeStore(tmp_path))
+    recorder.start(observation(), METADATA)
+    bad = np.full(7, np.nan)
+    recorder.step(observation(), requested=bad, executed=np.zeros(7), filter_reason="non_finite")
+    recorder.commit()
+    stored = EpisodeStore(tmp_path)[0]
+    assert stored.action_requested.tolist() == [[0.0] * 7]
+    assert schema.FILTER_REASONS[stored.filter_reason[0]] == "non_finite"
+
+
+def test_full_disk_keeps_the_episode_to_be_committed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = EpisodeRecorder(EpisodeStore(tmp_path))
+    recorder.start(observation(), METADATA)
+    recorder.step(observation(1), requested=np.zeros(7), executed=np.zeros(7))
+    with monkeypatch.context() as patch:
+        fill_disk(patch)
+        with pytest.raises(DataError, match="disk full"):
+            recorder.commit()
+    assert len(recorder) == 1
+    assert recorder.commit() == 0
+
+
+def test_out_of_order_calls_are_refused(tmp_path: Path) -> None:
+    recorder = EpisodeRecorder(EpisodeStore(tmp_path))
+    zeros = np.zeros(7)
+    with pytest.raises(DataError, match="call start first"):
+        recorder.step(observation(), requested=zeros, executed=zeros)
+    recorder.start(observation(), METADATA)
+    with pytest.raises(DataError, match="no step was recorded"):
+        recorder.commit()
+    with pytest.raises(ConfigError, match=r"unknown filter reason 'enery'.*energy"):
+        recorder.step(observation(), requested=zeros, executed=zeros, filter_reason="enery")
+    recorder.step(observation(), requested=zeros, executed=zeros, terminated=True)
+    with pytest.raises(DataError, match="has ended"):
+        recorder.step(observation(), requested=zeros, executed=zeros)
+    with pytest.raises(DataError, match="episode of 1 steps is in progress"):
+        recorder.start(observation(), METADATA)
+    recorder.discard()
+    assert len(EpisodeStore(tmp_path)) == 0
+
+
+def test_a_missing_camera_is_named(tmp_path: Path) -> None:
+    recorder = EpisodeRecorder(EpisodeStore(tmp_path))
+    recorder.start(observation() | {schema.IMAGE: np.zeros((4, 4, 3), np.uint8)}, METADATA)
+    recorder.step(observation(), requested=np.zeros(7), executed=np.zeros(7))
+    with pytest.raises(DataError, match=r"'observation.images.front' is missing or changes shape"):
+        recorder.commit()
