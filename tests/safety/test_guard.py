@@ -24,7 +24,8 @@ from robot_rl.safety import (
 )
 from robot_rl.safety.guard import braking_speed
 
-CONFIG = GuardConfig.widowx_250s()
+# Low accelerations, so that every limit matters.
+CONFIG = GuardConfig.widowx_250s(max_acceleration=(5.0,) * 6 + (2.0,))
 HOME = np.array([0.0, -0.96, 1.16, 0.0, -0.3, 0.0, 0.03])
 H = CONFIG.period_s
 LOW, HIGH = np.array(CONFIG.lower), np.array(CONFIG.upper)
@@ -161,6 +162,24 @@ def test_a_moving_target_is_caught_up_with() -> None:
     np.testing.assert_array_equal(position, target)
 
 
+@pytest.mark.parametrize("joint", range(6))
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_ramp_into_the_margin_is_braked_before_it(joint: int, sign: int) -> None:
+    guard = started()
+    position, velocity = HOME, 0.0
+    soft = (SOFT_LOW, SOFT_HIGH)[sign > 0][joint]
+    for k in range(250):
+        target = HOME.copy()
+        target[joint] += sign * 1.0 * k * H
+        decision = guard.step(Command(target, k * H, k), JointState(position, k * H), k * H)
+        assert decision.executed is not None
+        speed = (decision.executed[joint] - position[joint]) / H
+        assert abs(speed - velocity) <= ACCELERATION[joint] * H + TINY / H
+        position, velocity = decision.executed, speed
+    assert position[joint] == pytest.approx(soft)
+    assert decision.reason == "position_limit"
+
+
 @given(st.floats(1e-4, 3.0), st.floats(0.5, 20.0))
 def test_braking_speed_stops_within_the_distance_and_no_less(distance: float, acceleration: float) -> None:
     speed = braking_speed(distance, acceleration, H)
@@ -171,11 +190,15 @@ def test_braking_speed_stops_within_the_distance_and_no_less(distance: float, ac
     assert way == pytest.approx(distance, rel=1e-9)
 
 
+def guard_target(k: int) -> np.ndarray:
+    return HOME + np.array([0.4 * (1 - math.cos(2 * k * H)), 0, 0, 0, 0, 0, 0])
+
+
 def run(guard: CommandGuard, steps: int = 20) -> float:
     """Move the waist for some steps; returns the time after the last."""
     for k in range(steps):
         now = k * H
-        target = HOME + np.array([0.4 * (1 - math.cos(2 * now)), 0, 0, 0, 0, 0, 0])
+        target = guard_target(k)
         decision = guard.step(Command(target, now, k), JointState(target, now), now)
         assert decision.reason == ""
     return steps * H
@@ -194,6 +217,7 @@ FAULTS = {
     "too short": (lambda t: Command(HOME[:6], t, 99), None, "wrong_shape"),
     "no array": (lambda t: Command("home", t, 99), None, "wrong_shape"),
     "duplicate sequence": (lambda t: Command(HOME, t, 19), None, "out_of_order"),
+    "duplicate with another stamp": (lambda t: Command(guard_target(19), t, 19), None, "out_of_order"),
     "reordered": (lambda t: Command(HOME, t, 7), None, "out_of_order"),
     "stamp goes back": (lambda t: Command(HOME, t - 3 * H, 99), None, "out_of_order"),
     "future stamp": (lambda t: Command(HOME, t + 1.0, 99), None, "out_of_order"),
