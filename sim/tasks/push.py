@@ -12,15 +12,17 @@ from sim.spec import FloatArray
 from sim.tasks.base import Task, action_towards, place_arm
 
 BLOCK_HALF = 0.024
-PLATE = np.array([0.31, 0.09])
+PLATE = np.array([0.30, 0.11])
 PLATE_RADIUS = 0.045
 SUCCESS_RADIUS = 0.035
 TOOL_HEIGHT = 0.028
-BLOCK_REGION = np.array([[0.24, -0.12], [0.38, 0.02]])
+BLOCK_REGION = np.array([[0.23, -0.13], [0.37, 0.05]])
+TOOL_START = np.array([0.30, -0.20])
 
 _CIRCLE = 0.068  # going around the block [m]
 _BEHIND = 0.05  # where a push starts, from the block's centre [m]
-_PUSH_SPEED = 0.55
+_PUSH_SPEED = 0.4
+_APPROACH_SPEED = 0.6
 
 
 class PushTask(Task):
@@ -50,7 +52,7 @@ class PushTask(Task):
         scene.move_marker("plate", (*PLATE, 0.0005))
         block = rng.uniform(BLOCK_REGION[0], BLOCK_REGION[1])
         scene.place("block", (*block, BLOCK_HALF), rng.uniform(-math.pi, math.pi))
-        tool = np.array([0.31, -0.21]) + rng.uniform(-0.015, 0.015, 2)
+        tool = TOOL_START + rng.uniform(-0.015, 0.015, 2)
         place_arm(scene, np.array([*tool, TOOL_HEIGHT]), gripper=0.0)
 
     def success(self, scene: Scene) -> bool:
@@ -83,11 +85,11 @@ def _push_target(block: FloatArray, tool: FloatArray) -> tuple[FloatArray, float
     if behind > 0.025 and abs(aside) < 0.4 * behind:
         # Close the sideways error while advancing; the block follows the contact.
         return tool + along * min(distance, 0.05) - across * 1.2 * aside, _PUSH_SPEED
-    if behind > 0.035 and math.hypot(*offset) < _CIRCLE + 0.02 or abs(aside) < 0.3 * behind:
-        return block - along * _BEHIND, 1.0
+    if (behind > 0.035 and math.hypot(*offset) < _CIRCLE + 0.02) or abs(aside) < 0.3 * behind:
+        return block - along * _BEHIND, _APPROACH_SPEED
     # Around the block, on a circle, the shorter way to the side facing away from the plate.
     angle = math.atan2(-aside, behind)  # 0 = right behind
     step = math.copysign(min(abs(angle), 0.8), angle)
     next_angle = angle - step
     ring = block + _CIRCLE * (-along * math.cos(next_angle) - across * math.sin(next_angle))
-    return ring, 1.0
+    return ring, _APPROACH_SPEED
