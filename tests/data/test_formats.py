@@ -131,7 +131,7 @@ def test_anything_else_is_no_example(data: bytes) -> None:
 
 
 @given(data=st.data())
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_damaged_record_is_named_by_its_index(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:

@@ -58,6 +58,15 @@ def test_next_observation_is_the_true_final_one() -> None:
     assert rows(buffer)["action"] == [0, 10, 20]
 
 
+def test_n_steps_ahead_the_end_of_the_episode_is_the_limit() -> None:
+    buffer = ReplayBuffer(ReplayConfig(10, GAMMA, n_step=2))
+    add(buffer, 3, terminated=True)
+    assert rows(buffer)["next_x"] == [2, 3, 3]
+    assert rows(buffer)["mask"] == [1, 0, 0]
+    assert buffer.all()["reward"].tolist() == pytest.approx([1 + GAMMA, 1 + GAMMA, 1])
+    assert buffer.all()["discount"].tolist() == pytest.approx([GAMMA**2, 0, 0])
+
+
 @settings(deadline=None)
 @given(
     reward=st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=12),

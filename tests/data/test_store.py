@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import random
 import resource
 from pathlib import Path
@@ -56,12 +57,21 @@ def test_selects_by_metadata_and_reports_progress(tmp_path: Path) -> None:
     assert store.select(lambda m: m.seed > 4) == [5, 6]
 
 
-def test_two_writers_lose_nothing(tmp_path: Path) -> None:
-    first, second = EpisodeStore(tmp_path), EpisodeStore(tmp_path)
-    for seed in range(6):
-        (first if seed % 2 else second).append(episode(seed))
-    first.refresh()
-    assert [e.metadata.seed for e in first] == list(range(6))
+def test_writers_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+    children = []
+    for first in (0, 100, 200):
+        child = os.fork()
+        if child == 0:
+            try:
+                EpisodeStore(tmp_path).extend(episode(first + i) for i in range(8))
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    seeds = [e.metadata.seed for e in EpisodeStore(tmp_path)]
+    assert sorted(seeds) == [first + i for first in (0, 100, 200) for i in range(8)]
+    assert all(sorted(part) == part for part in ([s for s in seeds if s // 100 == k] for k in range(3)))
 
 
 @given(data=st.data())
