@@ -1,9 +1,9 @@
 """Safety: nothing reaches an arm or an environment unchecked."""
 
 from robot_rl.safety.action_guard import ActionGuard, ActionGuardConfig, GuardedVectorEnv
+from robot_rl.safety.command import Command, Decision, EnergyFilter, JointState
 from robot_rl.safety.config import GuardConfig
-from robot_rl.safety.guard import Command, CommandGuard, Decision, EnergyFilter, JointState
-from robot_rl.safety.guard_filter import GuardFilter, widowx_guard_factory
+from robot_rl.safety.guard import CommandGuard, GuardFilter, widowx_guard_factory
 
 __all__ = [
     "ActionGuard",

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from gymnasium.vector import VectorEnv, VectorWrapper
 
 from robot_rl.errors import ConfigError
-from robot_rl.safety.guard import REASON_INDEX
+from robot_rl.safety.command import REASON_INDEX
 
 Actions = npt.NDArray[np.float32]
 ROUNDING = 1e-6

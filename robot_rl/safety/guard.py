@@ -9,64 +9,16 @@ velocity and acceleration -> leash -> energy filter. It is not a safety-rated fu
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from robot_rl.data.schema import FILTER_REASONS
 from robot_rl.errors import DataError
+from robot_rl.safety.command import REASON_INDEX, Command, Decision, EnergyFilter, JointState
 from robot_rl.safety.config import GuardConfig
 
-Floats = npt.NDArray[np.float64]
 CUTS = ("position_limit", "velocity_limit", "acceleration_limit", "leash")
-REASON_INDEX = {name: index for index, name in enumerate(FILTER_REASONS)}
-
-
-class Command(NamedTuple):
-    """A requested joint setpoint."""
-
-    values: Any
-    """Setpoints (J,) [rad or m]; anything may arrive here, the guard checks."""
-    stamp: float
-    """When it was issued, on the guard's clock [s]."""
-    sequence: int
-    """Strictly increasing from command to command of one sender."""
-
-
-class JointState(NamedTuple):
-    """A measured joint position."""
-
-    position: Any
-    """(J,) [rad or m]; anything may arrive here, the guard checks."""
-    stamp: float
-    """When it was measured, on the guard's clock [s]."""
-
-
-class Decision(NamedTuple):
-    """What goes to the arm, and why it differs from the request."""
-
-    executed: Floats | None
-    """Setpoints (J,) [rad or m]. None: send nothing, the guard was never reset."""
-    reason: str
-    """One of `schema.FILTER_REASONS`; "" if the request is executed unchanged."""
-    latched: bool
-    """Stopped by a fault; only `CommandGuard.reset` resumes."""
-
-    @property
-    def reason_index(self) -> int:
-        """Index of `reason` in `schema.FILTER_REASONS`, as episodes store it."""
-        return REASON_INDEX[self.reason]
-
-
-class EnergyFilter(Protocol):
-    """The last check: a passivity filter that may shorten the way to a setpoint."""
-
-    def reset(self, measured: Floats, setpoint: Floats) -> None:
-        """Start from `setpoint` (J,) applied at `measured` (J,)."""
-
-    def step(self, measured: Floats, setpoint: Floats) -> Floats:
-        """The setpoint (J,) to execute: on the segment from the last executed one to `setpoint`."""
 
 
 def braking_speed(distance: float, max_acceleration: float, period: float) -> float:
@@ -301,3 +253,39 @@ class CommandGuard:
                 setpoint, reason = allowed, reason or "energy"
         self._setpoint, self._velocity, self._target = setpoint, velocity, targets
         return reason
+
+
+class GuardFilter:
+    """`filter(requested (J,), measured (J,), time_s) -> (executed (J,), reason index)`.
+
+    Requests and states are fresh by construction; what remains are the limits, the rates and the leash.
+    `reset`, or a clock that jumps back, starts a new episode: at the measured pose, with the latch open.
+    """
+
+    def __init__(self, config: GuardConfig) -> None:
+        self.guard = CommandGuard(config)
+        self._sequence = 0
+        self._time = np.inf
+
+    def reset(self) -> None:
+        """Start a new episode with the next call."""
+        self._time = np.inf
+
+    def __call__(
+        self, requested: npt.ArrayLike, measured: npt.ArrayLike, time_s: float
+    ) -> tuple[npt.NDArray[np.float64], int]:
+        if time_s < self._time:
+            self.guard.reset(measured, time_s)
+            self._sequence = 0
+        self._time = time_s
+        self._sequence += 1
+        decision = self.guard.step(
+            Command(requested, time_s, self._sequence), JointState(measured, time_s), time_s
+        )
+        assert decision.executed is not None  # it was reset above
+        return decision.executed, REASON_INDEX[decision.reason]
+
+
+def widowx_guard_factory(**changes: Any) -> GuardFilter:
+    """A fresh `GuardFilter` of the WidowX 250 S; picklable by name, for environments in processes."""
+    return GuardFilter(GuardConfig.widowx_250s(**changes))
