@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from robot_rl.agents.distributions import ActionDistribution, Gaussian, TwoHotHistogram, sample
 from robot_rl.agents.networks import MLP, EncoderConfig, PixelEncoder, seeded
 from robot_rl.data import Episode, schema
-from robot_rl.data.artifact import load_artifact, save_artifact
+from robot_rl.data.artifact import Artifact, load_artifact, save_artifact
 from robot_rl.data.statistics import Statistics
 from robot_rl.data.two_hot import TwoHot
 from robot_rl.errors import ConfigError, DataError, unknown
@@ -163,7 +163,11 @@ class ActorPolicy(nn.Module):
         Raises:
             DataError: missing, damaged, or other than expected; the message names what differs.
         """
-        artifact = load_artifact(path, "policy", expect)
+        return cls.from_artifact(load_artifact(path, "policy", expect))
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact) -> ActorPolicy:
+        """The policy in a checked artifact that holds the files of `save`, such as a bundle."""
         statistics = None
         if "statistics.json" in artifact.files:
             statistics = Statistics.from_json(artifact.bytes("statistics.json").decode())
