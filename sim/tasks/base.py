@@ -10,7 +10,7 @@ import numpy as np
 
 from robot_rl.data import schema
 from sim.arm import Workspace
-from sim.kinematics import Pose
+from sim.kinematics import Pose, rpy_from_matrix
 from sim.scene import Scene
 from sim.spec import FloatArray
 
@@ -50,13 +50,17 @@ class Task(ABC):
 
 
 def action_towards(scene: Scene, position: FloatArray, gripper: float, speed: float = 1.0) -> FloatArray:
-    """The action (7,) that brings the tool to `position` (3,) [m], upright, at most `speed` of the limit."""
+    """The action (7,) that brings the tool to `position` (3,) [m] and turns it back to straight down.
+
+    Each direction moves at most `speed` times the largest action; the turn at most half of it.
+    """
     pose = scene.arm.pose
     move = (position - pose.position) / schema.DELTA_POSITION_M
     longest = float(np.abs(move).max())
     if longest > speed:
         move *= speed / longest
-    return np.array([*move, 0.0, 0.0, 0.0, gripper])
+    turn = np.clip(-rpy_from_matrix(pose.rotation) / schema.DELTA_ROTATION_RAD, -0.5, 0.5)
+    return np.array([*move, *turn, gripper])
 
 
 def place_arm(scene: Scene, position: FloatArray, gripper: float) -> None:

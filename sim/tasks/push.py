@@ -13,8 +13,8 @@ from sim.tasks.base import Task, action_towards, place_arm
 
 BLOCK_HALF = 0.024
 PLATE = np.array([0.30, 0.11])
-PLATE_RADIUS = 0.045
-SUCCESS_RADIUS = 0.035
+PLATE_RADIUS = 0.04
+SUCCESS_RADIUS = 0.028
 TOOL_HEIGHT = 0.028
 BLOCK_REGION = np.array([[0.23, -0.13], [0.37, 0.05]])
 TOOL_START = np.array([0.30, -0.20])
