@@ -1,0 +1,276 @@
+"""Trains a `WorldModel`: frames, next state and success in the same update, partly on its own predictions."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robot_rl.data import schema
+from robot_rl.data.episode import Episode
+from robot_rl.data.statistics import STD_FLOOR
+from robot_rl.errors import ConfigError, DataError, RobotRLError
+from world_model.denoiser import WorldModelConfig, to_bytes, to_pixels
+from world_model.heads import choose_threshold
+from world_model.model import WorldModel, WorldModelSpec
+from world_model.windows import FrameTable
+
+
+class DivergenceError(RobotRLError):
+    """Training met a loss that is not finite. Nothing was changed by that update."""
+
+
+@dataclass(frozen=True)
+class WorldModelLearnerConfig:
+    """How a world model is trained. Defaults: about five minutes on two CPU cores."""
+
+    model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    total_updates: int = 2500
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    warmup_updates: int = 100
+    weight_decay: float = 1e-2
+    gradient_clip: float = 1.0
+    ema: float = 0.995
+    motion_weight: float = 10.0
+    """Extra weight of pixels that differ from the last frame."""
+    foreground_weight: float = 0.0
+    """Extra weight of pixels that differ from the static background (the median frame)."""
+    change_threshold: float = 0.1
+    """Such a difference, in pixels of [-1, 1]."""
+    own_context: float = 0.75
+    """Probability that a window goes on from the model's own prediction instead of from real frames."""
+    validation_fraction: float = 0.1
+    """Share of the episodes kept for the success threshold."""
+    max_false_positive: float = 0.02
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("total_updates", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"world_model {name} is {getattr(self, name)}; expected at least 1")
+        for name in ("own_context", "validation_fraction", "max_false_positive", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"world_model {name} is {getattr(self, name)}; expected in [0, 1)")
+        for name in ("learning_rate", "gradient_clip"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"world_model {name} is {getattr(self, name)}; expected above 0")
+        for name in ("motion_weight", "foreground_weight", "weight_decay", "warmup_updates"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"world_model {name} is {getattr(self, name)}; expected at least 0")
+
+
+class WorldModelLearner:
+    """A `robot_rl.trainers.protocols.Learner`.
+
+    Every member of the batch walks along an episode: with probability `own_context` its next window ends
+    in the frame and state it has just predicted, so the model learns to mend its own drift at no extra
+    forward pass; otherwise it starts anew at a random real window.
+
+    Raises:
+        DataError: episodes of several tasks, robots, cameras or resolutions, or too few.
+        ConfigError: pictures that do not fit the network.
+    """
+
+    def __init__(
+        self, episodes: Sequence[Episode], config: WorldModelLearnerConfig, camera: str = schema.IMAGE
+    ) -> None:
+        if len(episodes) < 2:
+            raise DataError(
+                f"{len(episodes)} episodes for the world model; expected at least 2: collect more"
+            )
+        self.config = config
+        self.total_updates = config.total_updates
+        spec = WorldModelSpec.of(episodes[0], camera)
+        spec.check(episodes)
+        order = np.random.default_rng(config.seed).permutation(len(episodes))
+        held = max(1, round(config.validation_fraction * len(episodes)))
+        self.validation = [episodes[i] for i in order[:held]]
+        self.table = FrameTable([episodes[i] for i in order[held:]], camera)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.online = WorldModel(spec, config.model)
+        self._fit_statistics()
+        self.averaged = copy.deepcopy(self.online).eval().requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(
+            self.online.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.updates = 0
+        self.background = self._background()
+        self.succeeded = torch.nonzero(self.table.success).squeeze(1)
+        self.failed = torch.nonzero(~self.table.success).squeeze(1)
+        self.cursor = self._draw_steps(config.batch_size)
+        self.history = self.table.history(self.cursor, config.model.history)
+        self.state = self.table.states[self.cursor]
+
+    @property
+    def model(self) -> WorldModel:
+        """The averaged weights, frozen; the success threshold is set by the last update."""
+        return self.averaged
+
+    def update(self) -> dict[str, float]:
+        """One optimiser step on every part of the model.
+
+        Raises:
+            DivergenceError: the loss is not finite; weights and optimiser are as before.
+        """
+        self._advance_windows()
+        frame_loss, state_loss, frame, state = self._dynamics_loss()
+        success_loss = self._success_loss()
+        loss = frame_loss + 0.1 * state_loss + 0.1 * success_loss
+        if not torch.isfinite(loss):
+            raise DivergenceError(
+                f"world model loss is {loss.item()} at update {self.updates}; the last checkpoint is good: "
+                f"resume from it with a learning_rate below {self.config.learning_rate:g}"
+            )
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._learning_rate()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.online.parameters(), self.config.gradient_clip)
+        self.optimiser.step()
+        self._average()
+        self.history = torch.cat([self.history[:, 1:], to_bytes(frame)[:, None]], 1)
+        self.state = state
+        self.cursor = self.cursor + 1
+        self.updates += 1
+        metrics = {
+            "frame_loss": frame_loss.item(),
+            "state_loss": state_loss.item(),
+            "success_loss": success_loss.item(),
+            "gradient_norm": float(norm),
+        }
+        if self.updates == self.total_updates:
+            metrics["success_threshold"] = self.calibrate()
+        return metrics
+
+    def calibrate(self) -> float:
+        """Set the success threshold on the validation episodes' real frames, and return it."""
+        table = FrameTable(self.validation, self.online.spec.camera)
+        probability = torch.cat([self.averaged.success_probability(part) for part in table.frames.split(256)])
+        threshold = choose_threshold(probability, table.success, self.config.max_false_positive)
+        self.averaged.success.threshold.fill_(threshold)
+        self.online.success.threshold.fill_(threshold)
+        return threshold
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "online": self.online.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "updates": self.updates,
+            "cursor": self.cursor,
+            "history": self.history,
+            "state": self.state,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.online.load_state_dict(state["online"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.generator.set_state(state["generator"])
+        self.updates = int(state["updates"])
+        self.cursor, self.history, self.state = state["cursor"], state["history"], state["state"]
+
+    def _advance_windows(self) -> None:
+        """Start members anew at random real windows, by chance or because their episode is over."""
+        fresh = self._draw_steps(self.config.batch_size)
+        lot = torch.rand(self.config.batch_size, generator=self.generator)
+        renew = (lot >= self.config.own_context) | self.table.is_last[self.cursor]
+        self.cursor = torch.where(renew, fresh, self.cursor)
+        real = self.table.history(self.cursor, self.config.model.history)
+        self.history = torch.where(renew[:, None, None, None, None], real, self.history)
+        self.state = torch.where(renew[:, None], self.table.states[self.cursor], self.state)
+
+    def _dynamics_loss(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(frame loss, state loss, predicted frame (B, 3, h, w), predicted state (B, S))."""
+        model = self.online
+        history = to_pixels(self.history)
+        action = model.encode_action(self.table.actions[self.cursor])
+        target = to_pixels(self.table.frames[self.cursor + 1])
+        next_state = model.predict_state(history, self.state, action)
+        error = (next_state - self.table.states[self.cursor + 1]) / model.delta_scale
+        state_loss = F.smooth_l1_loss(error, torch.zeros_like(error))
+        condition = model.condition(self.state, action, next_state.detach())
+        weight = self._pixel_weight(target, history[:, -1])
+        with model.autocast():
+            frame_loss, frame = model.denoiser.loss(history, condition, target, weight, self.generator)
+        return frame_loss, state_loss, frame, next_state.detach()
+
+    def _pixel_weight(self, target: Tensor, last: Tensor) -> Tensor:
+        """w = 1 + motion_weight [target != last frame] + foreground_weight [target != background], mean 1."""
+        config = self.config
+        moving = ((target - last).abs().amax(1, keepdim=True) > config.change_threshold).float()
+        foreground = (
+            (target - self.background).abs().amax(1, keepdim=True) > config.change_threshold
+        ).float()
+        weight = 1 + config.motion_weight * moving + config.foreground_weight * foreground
+        return weight / weight.mean()
+
+    def _success_loss(self) -> Tensor:
+        """Class-balanced binary cross-entropy on real frames, disturbed to look like imagined ones."""
+        half = self.config.batch_size // 2
+        parts = [self._pick(rows, half) for rows in (self.succeeded, self.failed) if len(rows)]
+        index = torch.cat(parts)
+        frames = to_pixels(self.table.frames[index])
+        noise = torch.randn(frames.shape, generator=self.generator)
+        strength, blurred = torch.rand(2, len(frames), 1, 1, 1, generator=self.generator)
+        frames = frames + 0.1 * strength * noise
+        frames = torch.lerp(frames, F.avg_pool2d(frames, 3, 1, 1, count_include_pad=False), blurred)
+        return F.binary_cross_entropy_with_logits(
+            self.online.success(frames), self.table.success[index].float()
+        )
+
+    def _draw_steps(self, count: int) -> Tensor:
+        return self._pick(self.table.steps, count)
+
+    def _pick(self, rows: Tensor, count: int) -> Tensor:
+        return rows[torch.randint(len(rows), (count,), generator=self.generator)]
+
+    def _learning_rate(self) -> float:
+        """Linear warm-up, then a cosine to a hundredth."""
+        config = self.config
+        warmup = min(1.0, (self.updates + 1) / (config.warmup_updates + 1))
+        progress = self.updates / config.total_updates
+        return config.learning_rate * warmup * (0.505 + 0.495 * math.cos(math.pi * progress))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """averaged <- averaged + (1 - ema) (online - averaged), faster at first."""
+        rate = 1 - min(self.config.ema, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.online.parameters()), rate)
+
+    def _fit_statistics(self) -> None:
+        """Set the model's scales and ranges of the state from the training episodes."""
+        model, table = self.online, self.table
+        change = table.states[table.steps + 1] - table.states[table.steps]
+        low, high = table.states.amin(0), table.states.amax(0)
+        margin = 0.05 * (high - low)
+        for name, value in (
+            ("state_mean", table.states.mean(0)),
+            ("state_scale", _scale(table.states)),
+            ("delta_scale", _scale(change)),
+            ("state_low", low - margin),
+            ("state_high", high + margin),
+        ):
+            getattr(model, name).copy_(value)
+
+    def _background(self) -> Tensor:
+        """The median (3, h, w) of at most 255 frames spread over the episodes."""
+        stride = max(1, len(self.table.frames) // 255)
+        return to_pixels(self.table.frames[::stride].median(0).values)
+
+
+def _scale(rows: Tensor) -> Tensor:
+    """Deviation of each column, 1 where it is constant."""
+    deviation = rows.std(0)
+    return torch.where(deviation < STD_FLOOR, torch.ones_like(deviation), deviation)
