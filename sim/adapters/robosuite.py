@@ -106,7 +106,7 @@ class RobosuiteEnv(AdapterEnv):
             max_steps=config.max_steps,
         )
         super().__init__(spec, config, state_size=8, action_size=self._env.action_dim)
-        self._expert = EXPERTS.get(env_name)
+        self._expert = EXPERTS.get(env_name) if config.robot == "Panda" else None
         self._camera = config.camera
         cameras = list(self._env.sim.model.camera_names)
         if config.camera not in cameras:
@@ -142,36 +142,42 @@ class RobosuiteEnv(AdapterEnv):
                 f"{self.task_spec.name} has no scripted expert; robosuite tasks with one: "
                 + ", ".join(f"robosuite/{name}" for name in EXPERTS)
             )
-        return np.clip(self._expert(self._robosuite_observation), -1.0, 1.0).astype(np.float32)
+        squeeze = -float(self._env.robots[0].gripper["right"].current_action[0])
+        action = self._expert(self._robosuite_observation, squeeze)
+        return np.clip(action, -1.0, 1.0).astype(np.float32)
 
     def close(self) -> None:
         super().close()
         self._env.close()
 
 
+_REACH_M = 0.05  # what an action of 1 moves the hand by
 _ABOVE = np.array([0.0, 0.0, 0.08])
 
 
-def lift_expert(observed: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
-    """Above the cube, down, close, up; each phase read off the present state."""
-    hand, cube = observed["robot0_eef_pos"], observed["cube_pos"]
-    fingers = observed["robot0_gripper_qpos"]
-    offset = cube - hand
-    centred = np.hypot(offset[0], offset[1]) < 0.012
-    around = centred and abs(offset[2]) < 0.012
-    holding = around and abs(fingers[0] - fingers[-1]) < 0.06
+def lift_expert(observed: dict[str, npt.NDArray[Any]], squeeze: float) -> npt.NDArray[np.float64]:
+    """Above the cube, down, close, up; the phase is read off the present state alone.
+
+    Args:
+        observed: robosuite's own observation, with the cube's position.
+        squeeze: setpoint of the fingers, -1 (open) to 1 (closed).
+    """
+    offset = observed["cube_pos"] - observed["robot0_eef_pos"]
+    aside = float(np.hypot(offset[0], offset[1]))
+    around = aside < 0.015 and abs(offset[2]) < 0.02
     action = np.zeros(7)
     action[6] = 1.0 if around else -1.0
-    if holding:
-        action[2] = 1.0
-    elif around:
-        action[:3] = 0.0
-    elif centred or (np.hypot(offset[0], offset[1]) < 0.02 and offset[2] > -0.05):
-        action[:3] = offset / 0.05
+    if around:
+        # robosuite moves the fingers' setpoint by .2 of its range a decision: lift once it is closed.
+        action[2] = 1.0 if squeeze > 0.5 else 0.0
+    elif aside < 0.02:
+        action[:3] = offset / _REACH_M
     else:
-        action[:3] = (offset + _ABOVE) / 0.05
+        action[:3] = (offset + _ABOVE) / _REACH_M
     return action
 
 
-EXPERTS: dict[str, Callable[[dict[str, npt.NDArray[Any]]], npt.NDArray[np.float64]]] = {"Lift": lift_expert}
-"""Task -> expert, a function of robosuite's own observation (which holds the objects' poses)."""
+EXPERTS: dict[str, Callable[[dict[str, npt.NDArray[Any]], float], npt.NDArray[np.float64]]] = {
+    "Lift": lift_expert
+}
+"""Task -> expert of the Panda, a function of robosuite's own observation (which holds the objects' poses)."""
