@@ -90,17 +90,24 @@ class Renderer(mujoco.Renderer):
         self._gl_context = self._mjr_context = None
         try:
             super().__init__(model, height, width)
-        except (AttributeError, ImportError, RuntimeError, mujoco.FatalError) as error:
-            raise RenderingError(f"no off-screen OpenGL ({error}): {REMEDY}") from error
+        except Exception as error:  # each OpenGL backend raises types of its own
+            cause = f"{type(error).__name__}: {error}"
+            raise RenderingError(f"no off-screen OpenGL ({cause}): {REMEDY}") from error
         # Registered after MuJoCo's own exit hook (which ends the EGL display), hence run before it.
         atexit.register(_close, weakref.ref(self))
 
-    def picture(self, data: mujoco.MjData, camera: str | int) -> npt.NDArray[np.uint8]:
-        """The RGB picture (H, W, 3) of `data` through a named camera."""
-        self.update_scene(data, camera)
+    def picture(
+        self,
+        data: mujoco.MjData,
+        camera: str | int | mujoco.MjvCamera,
+        option: mujoco.MjvOption | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """The RGB picture (H, W, 3) of `data` through a camera."""
+        self.update_scene(data, camera, option)
         return self.render()
 
     def close(self) -> None:
+        """Free the OpenGL resources. Safe to call again."""
         if self._gl_context and self._mjr_context:
             self._gl_context.make_current()
             self._mjr_context.free()

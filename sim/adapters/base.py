@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError, unknown
-from sim.offscreen import Renderer, without_shadows
+from sim.rendering import Renderer, without_shadows
 from sim.spec import Observation, TaskSpec, parse_action
 
 
@@ -138,9 +138,8 @@ class AdapterEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
         """Picture (size, size, 3), for people unless it is of the size that the observation holds."""
         model, data = self._physics()
         if size not in self._renderers:
-            self._renderers[size] = Renderer(without_shadows(model), size)
-        self._renderers[size].update_scene(data, self._camera, self._scene_option)
-        return self._renderers[size].render()
+            self._renderers[size] = Renderer(without_shadows(model), size, size)
+        return self._renderers[size].picture(data, self._camera, self._scene_option)
 
     def close(self) -> None:
         while self._renderers:

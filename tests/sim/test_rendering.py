@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import sim  # chooses the OpenGL backend before mujoco is imported
+from sim.rendering import Renderer, RenderingError, without_shadows  # isort: skip - before mujoco
 
-import mujoco  # isort: skip
-
-from sim.offscreen import Renderer, without_shadows
+import mujoco
 
 SCENE = """
 <mujoco>
@@ -49,12 +47,12 @@ def test_closing_one_renderer_leaves_the_others_their_pictures() -> None:
 
 def test_a_picture_larger_than_the_declared_buffer() -> None:
     model, data = scene("1 0 0")
-    renderer = Renderer(model, 900)
+    renderer = Renderer(model, 900, 900)
     assert brightest_channel(renderer, data) == 0
     renderer.close()
 
 
 def test_without_opengl_the_error_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("mujoco.gl_context.GLContext")
-    with pytest.raises(sim.spec.SimulationError, match="libosmesa6"):
+    with pytest.raises(RenderingError, match="libosmesa6"):
         Renderer(scene("1 0 0")[0])
