@@ -75,6 +75,60 @@ class Executed(NamedTuple):
     filter_reason: int
 
 
+class ArmController:
+    """Actions to joint setpoints, by kinematics alone: the simulator and the robot use the same one."""
+
+    def __init__(self, workspace: Workspace, config: ArmConfig | None = None) -> None:
+        self.workspace, self.config = workspace, config or ArmConfig()
+        self.kinematics = ArmKinematics()
+
+    def state(self, measured: FloatArray) -> npt.NDArray[np.float32]:
+        """`schema.STATE` (7,): tool x, y, z [m], roll, pitch, yaw [rad], gripper opening [0, 1].
+
+        `measured` (7,): six joint angles [rad] and the finger's travel [m].
+        """
+        pose = self.kinematics.forward(measured[:6])
+        opening = min(1.0, max(0.0, gripper_opening(measured[6])))
+        return np.array([*pose.position, *rpy_from_matrix(pose.rotation), opening], np.float32)
+
+    def ramp(self, action: npt.NDArray[np.float32], setpoint: FloatArray, measured: FloatArray) -> FloatArray:
+        """Setpoints (SETPOINTS_PER_STEP, 7) for the `SETPOINT_HZ` ticks of one action (7,) in [-1, 1].
+
+        The target is the commanded pose, that of the last `setpoint` (7,) (not the measured one: that would
+        sag by the tracking error at each step), held on a leash to the `measured` pose (7,), plus the
+        action's delta, clipped to the workspace.
+        """
+        goal = self._goal(action, setpoint, measured)
+        share = np.arange(1, SETPOINTS_PER_STEP + 1)[:, None] / SETPOINTS_PER_STEP
+        return setpoint + (goal - setpoint) * share
+
+    def _goal(
+        self, action: npt.NDArray[np.float32], setpoint: FloatArray, measured: FloatArray
+    ) -> FloatArray:
+        forward = self.kinematics.forward
+        commanded = self._leashed(forward(setpoint[:6]), forward(measured[:6]))
+        delta = matrix_from_rpy(action[3:6].astype(np.float64) * schema.DELTA_ROTATION_RAD)
+        target = self.workspace.clip(
+            Pose(commanded.position + action[:3] * schema.DELTA_POSITION_M, delta @ commanded.rotation)
+        )
+        joints, _ = self.kinematics.inverse(target, setpoint[:6])
+        step = joints - setpoint[:6]
+        fastest = np.abs(step).max() * schema.CONTROL_HZ
+        if fastest > MAX_JOINT_SPEED:
+            step *= MAX_JOINT_SPEED / fastest
+        gripper = min(self.workspace.gripper_high, max(self.workspace.gripper_low, float(action[6])))
+        return np.append(setpoint[:6] + step, finger_travel(gripper))
+
+    def _leashed(self, commanded: Pose, measured: Pose) -> Pose:
+        offset = commanded.position - measured.position
+        distance = math.sqrt(offset @ offset)
+        if distance > self.config.leash_m:
+            offset *= self.config.leash_m / distance
+        turn = rpy_from_matrix(commanded.rotation @ measured.rotation.T)
+        turn = np.clip(turn, -self.config.leash_rad, self.config.leash_rad)
+        return Pose(measured.position + offset, matrix_from_rpy(turn) @ measured.rotation)
+
+
 class WidowXArm:
     """Drives the arm inside a compiled scene that includes `wx250s.xml`."""
 
@@ -85,9 +139,9 @@ class WidowXArm:
         workspace: Workspace,
         config: ArmConfig | None = None,
     ) -> None:
-        self.model, self.data, self.workspace = model, data, workspace
-        self.config = config or ArmConfig()
-        self.kinematics = ArmKinematics()
+        self.model, self.data = model, data
+        self.controller = ArmController(workspace, config)
+        self.kinematics = self.controller.kinematics
         self.command_filter: CommandFilter | None = None
         names = (*JOINTS, "left_finger")
         self._qpos = np.array([model.joint(name).qposadr[0] for name in names])
@@ -111,11 +165,8 @@ class WidowXArm:
         return self.kinematics.forward(self.measured[:6])
 
     def state(self) -> npt.NDArray[np.float32]:
-        """`schema.STATE` (7,): tool x, y, z [m], roll, pitch, yaw [rad], gripper opening [0, 1]."""
-        measured = self.measured
-        pose = self.kinematics.forward(measured[:6])
-        opening = min(1.0, max(0.0, gripper_opening(measured[6])))
-        return np.array([*pose.position, *rpy_from_matrix(pose.rotation), opening], np.float32)
+        """`schema.STATE` (7,) as measured now."""
+        return self.controller.state(self.measured)
 
     def place(self, pose: Pose, gripper: float) -> None:
         """Put the arm at rest at `pose` with gripper opening `gripper` (no motion, for resets)."""
@@ -127,48 +178,23 @@ class WidowXArm:
         self.data.ctrl[self._ctrl] = self._setpoint
 
     def apply(self, action: npt.NDArray[np.float32]) -> Executed:
-        """Execute one action (7,) in [-1, 1] for 1 / `schema.CONTROL_HZ` seconds of physics.
-
-        The target is the commanded pose (not the measured one: that would sag by the tracking error at
-        each step), held on a leash to the measured pose, plus the action's delta, clipped to the workspace.
-        """
+        """Execute one action (7,) in [-1, 1] for 1 / `schema.CONTROL_HZ` seconds of physics."""
         start = self._setpoint
-        goal = self._goal(action)
         changed, first_reason = False, 0
-        for k in range(1, SETPOINTS_PER_STEP + 1):
-            requested = start + (goal - start) * (k / SETPOINTS_PER_STEP)
+        for requested in self.controller.ramp(action, start, self.measured):
             executed = requested
             if self.command_filter is not None:
                 executed, reason = self.command_filter(requested.copy(), self.measured, self.data.time)
                 changed = changed or reason != 0 or not np.array_equal(executed, requested)
                 first_reason = first_reason or int(reason)
-            self._setpoint = executed
-            self.data.ctrl[self._ctrl] = executed
-            mujoco.mj_step(self.model, self.data, nstep=PHYSICS_STEPS_PER_SETPOINT)
+            self.drive(executed, PHYSICS_STEPS_PER_SETPOINT)
         return Executed(self._as_action(start, self._setpoint) if changed else action, first_reason)
 
-    def _goal(self, action: npt.NDArray[np.float32]) -> FloatArray:
-        commanded = self._leashed(self.kinematics.forward(self._setpoint[:6]), self.pose)
-        delta = matrix_from_rpy(action[3:6].astype(np.float64) * schema.DELTA_ROTATION_RAD)
-        target = self.workspace.clip(
-            Pose(commanded.position + action[:3] * schema.DELTA_POSITION_M, delta @ commanded.rotation)
-        )
-        joints, _ = self.kinematics.inverse(target, self._setpoint[:6])
-        step = joints - self._setpoint[:6]
-        fastest = np.abs(step).max() * schema.CONTROL_HZ
-        if fastest > MAX_JOINT_SPEED:
-            step *= MAX_JOINT_SPEED / fastest
-        gripper = min(self.workspace.gripper_high, max(self.workspace.gripper_low, float(action[6])))
-        return np.append(self._setpoint[:6] + step, finger_travel(gripper))
-
-    def _leashed(self, commanded: Pose, measured: Pose) -> Pose:
-        offset = commanded.position - measured.position
-        distance = math.sqrt(offset @ offset)
-        if distance > self.config.leash_m:
-            offset *= self.config.leash_m / distance
-        turn = rpy_from_matrix(commanded.rotation @ measured.rotation.T)
-        turn = np.clip(turn, -self.config.leash_rad, self.config.leash_rad)
-        return Pose(measured.position + offset, matrix_from_rpy(turn) @ measured.rotation)
+    def drive(self, setpoint: FloatArray, physics_steps: int) -> None:
+        """Give the servos a setpoint (7,) and let `physics_steps` of `schema.PHYSICS_STEP_S` pass."""
+        self._setpoint = setpoint
+        self.data.ctrl[self._ctrl] = setpoint
+        mujoco.mj_step(self.model, self.data, nstep=physics_steps)
 
     def _as_action(self, start: FloatArray, end: FloatArray) -> npt.NDArray[np.float32]:
         """The action whose undisturbed execution leads from setpoint `start` (7,) to `end` (7,)."""
