@@ -68,10 +68,10 @@ def jpeg(colour: int, *, blank: bool = False) -> bytes:
 
 
 def bridge_features(n: int, *, terminal: bool = True, flags: tuple[int, ...] = (0, 0)) -> dict[str, Any]:
-    """n RLDS steps: camera 0 real, camera 1 blank; a step of (.01 m, .05 rad), gripper half open."""
+    """n RLDS steps: camera 0 real, camera 1 blank; step t is (.01 t m, .05 rad), gripper half open."""
     last = np.arange(n) == n - 1
     return {
-        "steps/action": np.tile(np.array([0.01, 0, 0, 0, 0, 0.05, 0.5], np.float32), n),
+        "steps/action": np.array([[0.01 * t, 0, 0, 0, 0, 0.05, 0.5] for t in range(n)], np.float32).ravel(),
         "steps/observation/state": np.arange(n * 7, dtype=np.float32),
         "steps/observation/image_0": [jpeg(10 * t) for t in range(n)],
         "steps/observation/image_1": [jpeg(0, blank=True) for _ in range(n)],
@@ -159,7 +159,8 @@ def test_rlds_steps_become_an_episode(tmp_path: Path) -> None:
     assert first.observations[schema.STATE].shape == (4, 7)
     assert set(first.observations) == {schema.STATE, schema.IMAGE}
     assert first.observations[schema.IMAGE].shape == (4, 8, 8, 3)
-    assert first.action[0].tolist() == pytest.approx([0.2, 0, 0, 0, 0, 0.2, 0])
+    assert first.action[:, 0].tolist() == pytest.approx([0, 0.2, 0.4])
+    assert first.action[0].tolist() == pytest.approx([0, 0, 0, 0, 0, 0.2, 0])
     assert first.reward.tolist() == [0, 0, 1]
     assert first.terminated.tolist() == first.success.tolist() == [False, False, True]
     assert not first.truncated.any()
