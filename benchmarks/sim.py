@@ -1,8 +1,9 @@
 """Environment steps per second with a 64x64 picture: this project's environments and others' defaults.
 
 Each case runs in turns of the same process; a step is one decision of the policy and its picture.
-An episode that ends is reset within its step. `robosuite Lift` is robosuite as it comes (Panda, 20 Hz, one 64x64 camera,
-shadows on); `Meta-World drawer-open-v3` is Meta-World's own `render()` at 64x64 after each of its steps.
+An episode that ends is reset within its step. `robosuite Lift` is robosuite as it comes (Panda, 20 Hz,
+one 64x64 camera, shadows on); `Meta-World drawer-open-v3` is Meta-World's own `render()` at 64x64 after
+each of its steps.
 """
 
 from __future__ import annotations
