@@ -78,7 +78,7 @@ class GuardConfig:
         """
         values: dict[str, Any] = {
             "names": (
-                "waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper",
+                "waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "left_finger",
             ),
             "lower": (-3.14158, -1.88496, -2.14675, -3.14158, -1.74533, -3.14158, 0.015),
             "upper": (3.14158, 1.98968, 1.6057, 3.14158, 2.14675, 3.14158, 0.037),
