@@ -33,9 +33,9 @@ STATE_LIMIT = 10.0
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    state_dim: int
-    action_dim: int
-    image_shape: tuple[int, int] | None = None
+    state_dim: int = 7
+    action_dim: int = 7
+    image_shape: tuple[int, int] | None = (64, 64)
     """(H, W) of the front camera, or None for a policy of the state alone."""
     head: str = "gaussian"
     hidden: tuple[int, ...] = (256, 256)

@@ -97,6 +97,11 @@ class RefineLearner:
             metrics["validation_success"] = self._select()
         return metrics | {"best_validation_success": self._best_success}
 
+    @property
+    def best_success(self) -> float:
+        """Imagined success of the selected policy on the validation seeds."""
+        return self._best_success
+
     def selected_policy(self) -> ActorPolicy:
         """A copy of the policy with the highest imagined success on the validation seeds so far."""
         policy = copy.deepcopy(self.policy)

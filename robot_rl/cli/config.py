@@ -1,0 +1,141 @@
+"""From Hydra's tree to typed dataclasses. Nothing outside `robot_rl.cli` knows Hydra."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import robot_rl_configs
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from robot_rl.cli.sections import SECTIONS
+from robot_rl.errors import ConfigError, unknown
+
+CONFIG_DIR = Path(next(iter(robot_rl_configs.__path__)))
+T = TypeVar("T")
+
+
+def groups() -> dict[str, list[str]]:
+    """Config groups and their options, as the files under configs/ give them."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(CONFIG_DIR.glob("*/**/*.yaml")):
+        group, *option = file.relative_to(CONFIG_DIR).with_suffix("").parts
+        found.setdefault(group, []).append("/".join(option))
+    return found
+
+
+def _defaults() -> dict[str, Any]:
+    """Every section with its dataclass's defaults: Hydra then knows all keys."""
+    return {name: dataclasses.asdict(section()) for name, section in SECTIONS.items()}
+
+
+def keys(node: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
+    """All dotted keys of a tree."""
+    for key, value in node.items():
+        yield prefix + str(key)
+        if isinstance(value, Mapping):
+            yield from keys(value, f"{prefix}{key}.")
+
+
+def _named_task(override: str) -> list[str]:
+    """`task=metaworld/drawer-open-v3` picks the adapter's options and names the task in them."""
+    if not override.startswith("task="):
+        return [override]
+    name = override.removeprefix("task=")
+    if name in groups()["task"]:
+        return [override]
+    family, _, rest = name.partition("/")
+    if rest and f"{family}/default" in groups()["task"]:
+        return [f"task={family}/default", f"task.name={name}"]
+    raise unknown("task", name, [*groups()["task"], "metaworld/<env_name>", "robosuite/<Env>"])
+
+
+def expand_sweep(overrides: list[str]) -> list[list[str]]:
+    """All combinations of the overrides' choices (`seed=0,1 task=a,b`), as Hydra's basic sweeper gives."""
+    choices: list[list[str]] = []
+    for text in overrides:
+        try:
+            parsed = OverridesParser.create().parse_override(text)
+        except HydraException as error:
+            raise ConfigError(f"cannot read the override {text!r}: {str(error).splitlines()[0]}") from error
+        if parsed.is_sweep_override():
+            key = parsed.get_key_element()
+            choices.append([f"{key}={value}" for value in parsed.sweep_string_iterator()])
+        else:
+            choices.append([text])
+    return [list(combination) for combination in itertools.product(*choices)]
+
+
+def resolve(overrides: list[str]) -> DictConfig:
+    """Compose configs/config.yaml with overrides.
+
+    Raises:
+        ConfigError: an unknown key, group option or an unreadable override, with the nearest valid ones.
+    """
+    ConfigStore.instance().store(name="sections", node=_defaults())
+    translated = [part for override in overrides for part in _named_task(override)]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        known = groups()
+        for text in translated:
+            key, separator, value = text.lstrip("+~").partition("=")
+            if not separator:
+                raise ConfigError(f"{text!r} is not an override: expected key=value, e.g. preset=smoke")
+            if key in known and value not in known[key]:
+                raise unknown(key, value, known[key])
+        try:
+            return compose("config", translated)
+        except (ConfigCompositionException, OverrideParseException, OmegaConfBaseException) as error:
+            valid = list(keys(OmegaConf.to_container(compose("config"))))  # type: ignore[arg-type]
+            for text in translated:
+                key = text.lstrip("+~").partition("=")[0]
+                if key not in valid and key not in known:
+                    raise unknown("key", key, [*valid, *known]) from error
+            raise ConfigError(str(error).splitlines()[0]) from error
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    """`value` as `kind`, or a ConfigError that names the key."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+        return build(typing.cast(type, kind), value, where)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise unknown(where, str(value), map(str, arguments))
+        return value
+    if origin is tuple:
+        inner = arguments[0] if arguments[-1:] == (Ellipsis,) else None
+        return tuple(_convert(inner or arguments[i], item, where) for i, item in enumerate(value))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+        raise ConfigError(f"{where}={value!r} is of type {type(value).__name__}; expected {kind.__name__}")
+    return value
+
+
+def build(cls: type[T], node: Mapping[str, Any], where: str) -> T:
+    """A validated dataclass from a part of the tree. `where` is its dotted place, for errors."""
+    hints = typing.get_type_hints(cls)
+    plain = OmegaConf.to_container(node) if isinstance(node, DictConfig) else dict(node)
+    assert isinstance(plain, dict)
+    for key in plain:
+        if key not in hints:
+            raise unknown("key", f"{where}.{key}", [f"{where}.{hint}" for hint in hints])
+    values = {str(key): _convert(hints[str(key)], value, f"{where}.{key}") for key, value in plain.items()}
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error

@@ -1,0 +1,210 @@
+"""What every verb and stage needs: the resolved config, the run, the task, progress."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+import sim
+from robot_rl.cli.config import build, resolve
+from robot_rl.cli.progress import TerminalProgress
+from robot_rl.cli.sections import SECTIONS, CollectConfig, EvaluationConfig, SafetyConfig
+from robot_rl.data import schema
+from robot_rl.data.episode import Episode
+from robot_rl.data.formats import open_dataset
+from robot_rl.data.store import EpisodeStore
+from robot_rl.errors import ConfigError, DataError
+from robot_rl.safety.action_guard import GuardedVectorEnv
+from robot_rl.safety.guard import widowx_guard_factory
+from robot_rl.trainers.evaluate import Evaluation, evaluate
+from robot_rl.trainers.loop import Progress
+from robot_rl.trainers.protocols import Policy
+from robot_rl.trainers.rollout import EpisodeOrigin, rollout
+from robot_rl.trainers.run import Run, command_line
+
+T = TypeVar("T")
+
+
+@dataclass
+class Context:
+    """A resolved config at work in a run directory."""
+
+    config: DictConfig
+    run: Run
+    progress: Progress = field(default_factory=TerminalProgress)
+    dataset: list[Episode] | None = None
+    """Recorded episodes that take the place of simulated demonstrations; nothing is then simulated."""
+
+    @classmethod
+    def open(cls, arguments: Mapping[str, str], overrides: list[str]) -> Context:
+        """A new run, one that `run=` names and whose config is the same, or with `resume=` an old one.
+
+        Raises:
+            ConfigError: overrides beside resume=, or a directory that is in use.
+        """
+        if "resume" in arguments:
+            if overrides or "run" in arguments:
+                extra = overrides[0] if overrides else f"run={arguments['run']}"
+                raise ConfigError(f"resume= goes on with the run's own configuration; remove {extra}")
+            run = Run(Path(arguments["resume"]))
+            config = OmegaConf.load(run.path / "config.yaml")
+            assert isinstance(config, DictConfig)
+        else:
+            config = resolve(overrides)
+            config.dataset = arguments.get("dataset")
+            if config.dataset:
+                open_dataset(config.dataset)  # refuse it before a directory is made
+            slug = config.task.name.replace("/", "_")
+            default = Path(config.runs) / f"{time.strftime('%Y%m%d-%H%M%S')}_{slug}_{config.preset_name}"
+            path = Path(arguments.get("run", default))
+            if (path / "run.json").exists():
+                run = Run(path)
+                if OmegaConf.to_yaml(config) != (path / "config.yaml").read_text():
+                    raise ConfigError(
+                        f"{path} was made with another configuration: go on with resume={path}, "
+                        "or choose another run="
+                    )
+            else:
+                _validate(config)
+                run = Run.create(path, OmegaConf.to_yaml(config), command_line())
+        torch.set_num_threads(config.threads or torch.get_num_threads())
+        return cls(config, run, dataset=open_dataset(config.dataset) if config.dataset else None)
+
+    def section(self, name: str, kind: type[T]) -> T:
+        """A validated dataclass from the config's section `name`."""
+        return build(kind, self.config[name], name)
+
+    @property
+    def task(self) -> str:
+        return str(self.config.task.name)
+
+    @property
+    def seed(self) -> int:
+        return int(self.config.seed)
+
+    @cached_property
+    def task_spec(self) -> sim.TaskSpec:
+        """What the simulator knows of the task."""
+        return task_spec(self.config)
+
+    def origin(self, source: str) -> EpisodeOrigin:
+        """The metadata of episodes recorded here."""
+        return EpisodeOrigin(self.task, self.task_spec.robot, self.task_spec.control_hz, source)
+
+    def policy_metadata(self, episode: Episode) -> dict[str, Any]:
+        """What a policy checkpoint says of the episodes that it was trained on."""
+        facts = episode.metadata
+        return {
+            "task": facts.task,
+            "instruction": facts.instruction,
+            "robot": facts.robot,
+            "control_hz": facts.control_hz,
+        }
+
+    def vector_env(self, members: int | None = None, **kwargs: Any) -> GuardedVectorEnv:
+        """The guarded simulator: every command goes through the action guard and the joint guard."""
+        collect = self.section("collect", CollectConfig)
+        safety = self.section("safety", SafetyConfig)
+        widowx = self.task.startswith("widowx/") and safety.joint_guard
+        env = sim.ParallelVectorEnv(
+            self.task,
+            members or collect.num_envs,
+            workers=collect.workers,
+            command_filter_factory=widowx_guard_factory if widowx else None,
+            **OmegaConf.to_container(self.config.task.env),  # type: ignore[arg-type]
+            **kwargs,
+        )
+        return GuardedVectorEnv(env, safety.action)
+
+    def episodes(
+        self,
+        name: str,
+        seeds: Sequence[int],
+        source: str,
+        policy: Callable[[GuardedVectorEnv], Policy],
+        **env_kwargs: Any,
+    ) -> list[Episode]:
+        """The run's episodes `name`, recorded on the first call and read on every later one.
+
+        They are written once all are recorded, so that an interrupted recording starts again and a
+        resumed run holds the same episodes as an uninterrupted one.
+        """
+        folder = self.run.data_dir(name)
+        store = EpisodeStore(folder, create=True)
+        if len(store) == len(seeds):
+            return store.load_all()
+        if not len(seeds):
+            return []
+        env = self.vector_env(min(len(seeds), self.section("collect", CollectConfig).num_envs), **env_kwargs)
+        try:
+            with self.progress.task(f"record {name}", len(seeds)) as bar:
+                count = [0]
+
+                def advance(episode: Episode) -> None:
+                    count[0] += 1
+                    bar.update(count[0])
+
+                episodes = rollout(env, policy(env), seeds, self.origin(source), on_episode=advance)
+        finally:
+            env.close()
+        shutil.rmtree(folder)
+        EpisodeStore(folder, create=True).extend(episodes)
+        return episodes
+
+    def evaluate(
+        self, policy: Policy, source: str, episodes: int | None = None, keep_images: bool = True
+    ) -> tuple[Evaluation, list[Episode]]:
+        """Success on the held-out seeds, by the simulator's truth."""
+        number = episodes or self.section("evaluation", EvaluationConfig).episodes
+        seeds = range(schema.SEED_HELD_OUT, schema.SEED_HELD_OUT + number)
+        collect = self.section("collect", CollectConfig)
+        env = self.vector_env(min(collect.num_envs, number))
+        try:
+            with self.progress.task("evaluate", number) as bar:
+                count = [0, 0]
+
+                def advance(episode: Episode) -> None:
+                    count[0] += 1
+                    count[1] += episode.succeeded
+                    bar.update(count[0], f"success {count[1] / count[0]:.0%}")
+
+                return evaluate(
+                    env, policy, seeds, self.origin(source), on_episode=advance, keep_images=keep_images
+                )
+        finally:
+            env.close()
+
+
+def _validate(config: DictConfig) -> None:
+    """Refuse a bad value now rather than when its stage comes: every section, and the task."""
+    for name, kind in SECTIONS.items():
+        build(kind, config[name], name)
+    task_spec(config)
+
+
+def task_spec(config: DictConfig) -> sim.TaskSpec:
+    """The simulator's word on the task that `config` names.
+
+    Raises:
+        ConfigError: unknown task or option. MissingExtraError: its package is not installed.
+    """
+    env = sim.make(config.task.name, **OmegaConf.to_container(config.task.env))  # type: ignore[arg-type]
+    spec: sim.TaskSpec = env.unwrapped.task_spec  # type: ignore[attr-defined]
+    env.close()
+    return spec
+
+
+def existing(path: str, what: str) -> Path:
+    """`path`, or a one-line error that it is not there."""
+    found = Path(path)
+    if not found.exists():
+        raise DataError(f"{what} {path} does not exist (looked in {Path.cwd()})")
+    return found

@@ -1,0 +1,153 @@
+"""The sections of the configuration: each is the dataclass of the part that it configures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from reward_vlm import RewardConfig, RewardWrapperConfig
+from robot_rl.agents.bc import BCConfig
+from robot_rl.agents.calql import CalQLConfig
+from robot_rl.agents.policy import PolicyConfig
+from robot_rl.agents.wsrl import WSRLConfig
+from robot_rl.data.replay import ReplayConfig
+from robot_rl.errors import ConfigError
+from robot_rl.safety.action_guard import ActionGuardConfig
+from robot_rl.trainers.imagined import RefineConfig
+from robot_rl.trainers.loop import LoopConfig
+from robot_rl.trainers.online import OnlineConfig
+from world_model.env import WorldModelEnvConfig
+from world_model.learner import WorldModelLearnerConfig
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """A task and what is its own.
+
+    Attributes:
+        name: `widowx/push`, `metaworld/<env_name>`, `robosuite/<Env>`.
+        demo_noise: standard deviation of the noise on the demonstrator's actions, which are in [-1, 1].
+        env: options for `sim.make`.
+    """
+
+    name: str = "widowx/push"
+    demo_noise: float = 0.3
+    env: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """What is recorded, and on how many simulated arms.
+
+    Attributes:
+        demos: noisy demonstrations; all that `bc` sees.
+        policy: rollouts of the cloned policy with its own exploration noise.
+        perturbed: demonstrations under noise of up to `perturbed_noise`.
+        random: episodes of random motion.
+        refined: rollouts of the refined policy, for the offline stage.
+        hold_steps: steps that a recorded episode goes on after success, so that success is seen.
+        num_envs, workers: members of the vector environment and processes that step them.
+    """
+
+    demos: int = 50
+    policy: int = 120
+    perturbed: int = 60
+    perturbed_noise: float = 1.0
+    random: int = 30
+    refined: int = 80
+    hold_steps: int = 4
+    num_envs: int = 32
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.demos < 2 or min(self.policy, self.perturbed, self.random, self.refined) < 0:
+            raise ConfigError(f"expected demos >= 2 and no negative count, got {self}")
+        if self.num_envs < 1 or self.workers < 0 or self.hold_steps < 1:
+            raise ConfigError(
+                f"num_envs={self.num_envs}, workers={self.workers}, hold_steps={self.hold_steps}; "
+                "expected at least 1, 0 and 1"
+            )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Attributes:
+    episodes: held-out seeds a policy is judged on.
+    """
+
+    episodes: int = 200
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ConfigError(f"episodes={self.episodes}; expected at least 1")
+
+
+@dataclass(frozen=True)
+class SafetyConfig:
+    """Attributes:
+    joint_guard: whether each 50 Hz joint setpoint goes through the `CommandGuard` (WidowX tasks).
+    action: the guard of every action.
+    """
+
+    joint_guard: bool = True
+    action: ActionGuardConfig = field(default_factory=ActionGuardConfig)
+
+
+@dataclass(frozen=True)
+class ImaginationConfig:
+    """The refine stage: PPO inside the world model."""
+
+    learner: RefineConfig = field(default_factory=RefineConfig)
+    env: WorldModelEnvConfig = field(default_factory=WorldModelEnvConfig)
+
+
+@dataclass(frozen=True)
+class OfflineConfig:
+    """The offline stage.
+
+    Attributes:
+        learner: Cal-QL.
+        replay: the labelled transitions.
+        imagined: share of each batch that comes from imagined episodes of the refined policy.
+        imagined_episodes: how many are imagined, if that share is above 0.
+    """
+
+    learner: CalQLConfig = field(default_factory=CalQLConfig)
+    replay: ReplayConfig = field(default_factory=lambda: ReplayConfig(capacity=50_000))
+    imagined: float = 0.0
+    imagined_episodes: int = 128
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.imagined < 1 or self.imagined_episodes < 1:
+            raise ConfigError(
+                f"imagined={self.imagined}, imagined_episodes={self.imagined_episodes}; "
+                "expected a share in [0, 1) and at least 1 episode"
+            )
+
+
+@dataclass(frozen=True)
+class OnlineStageConfig:
+    """The online stage.
+
+    Attributes:
+        practice: how much of it. agent: WSRL. reward: what a judged step is worth.
+    """
+
+    practice: OnlineConfig = field(default_factory=OnlineConfig)
+    agent: WSRLConfig = field(default_factory=WSRLConfig)
+    reward: RewardWrapperConfig = field(default_factory=RewardWrapperConfig)
+
+
+SECTIONS: dict[str, type] = {
+    "task": TaskConfig,
+    "collect": CollectConfig,
+    "evaluation": EvaluationConfig,
+    "safety": SafetyConfig,
+    "policy": PolicyConfig,
+    "bc": BCConfig,
+    "world_model": WorldModelLearnerConfig,
+    "refine": ImaginationConfig,
+    "reward": RewardConfig,
+    "offline": OfflineConfig,
+    "online": OnlineStageConfig,
+    "loop": LoopConfig,
+}

@@ -1,0 +1,424 @@
+"""The six stages: each composes its learner from what the stages before it left in the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from reward_vlm import RewardConfig, RewardLearner, RewardWrapper, SuccessClassifier, evaluate, relabel
+from reward_vlm.evaluation import judge_episodes
+from robot_rl.agents.bc import BCConfig, BCLearner, baselines, evaluate_mse
+from robot_rl.agents.calql import CalQLLearner
+from robot_rl.agents.policy import ActorPolicy, PolicyConfig, PolicyRunner
+from robot_rl.agents.wsrl import WSRL
+from robot_rl.cli.context import Context
+from robot_rl.cli.sections import (
+    CollectConfig,
+    ImaginationConfig,
+    OfflineConfig,
+    OnlineStageConfig,
+    TaskConfig,
+)
+from robot_rl.data import schema
+from robot_rl.data.artifact import atomic_write
+from robot_rl.data.episode import Episode
+from robot_rl.data.replay import Mixer, ReplayBuffer, ReplayConfig
+from robot_rl.data.statistics import Statistics
+from robot_rl.data.video import write_video
+from robot_rl.errors import ConfigError
+from robot_rl.trainers.imagined import RefineLearner
+from robot_rl.trainers.loop import LoopConfig, train
+from robot_rl.trainers.online import OnlineLearner
+from robot_rl.trainers.protocols import Learner
+from robot_rl.trainers.rollout import rollout
+from robot_rl.safety import GuardedVectorEnv
+from sim import ExpertPolicy, RandomPolicy
+from sim.experts import RandomConfig
+from world_model import WorldModel, WorldModelEnv, WorldModelLearner, WorldModelLearnerConfig
+from world_model.metrics import evaluate_world_model, side_by_side
+
+Metrics = dict[str, float]
+NEVER = 10_000
+"""Steps of held success until an episode ends: longer than any, so that only the judge or the clock ends it."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the pipeline.
+
+    Attributes:
+        name: as in configs/stage and in `summary.json`.
+        needs: stages whose results it reads.
+        policy: the stage whose policy stands after this one; its own, if it makes one.
+        fit: trains, writes artifacts into the run, returns the stage's metrics.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    policy: str
+    fit: Callable[[Context], Metrics]
+
+
+def fit(context: Context, stage: str, learner: Learner) -> None:
+    """Train `learner` in the run's one loop."""
+    train(learner, context.run, stage, context.section("loop", LoopConfig), context.progress)
+
+
+def policy_path(context: Context, stage: str) -> Path:
+    return context.run.stage_dir(stage) / "policy"
+
+
+def load_policy(context: Context, stage: str) -> ActorPolicy:
+    return ActorPolicy.load(policy_path(context, stage), {"task": context.task})
+
+
+# ---- what is recorded
+
+
+def demos(context: Context) -> list[Episode]:
+    """Noisy demonstrations, or the dataset that was named instead."""
+    if context.dataset is not None:
+        return context.dataset
+    collect, task = context.section("collect", CollectConfig), context.section("task", TaskConfig)
+    first = schema.SEED_DEMOS + context.seed * 10_000
+    return context.episodes(
+        "demos",
+        range(first, first + collect.demos),
+        "expert",
+        lambda env: ExpertPolicy(env.unwrapped, task.demo_noise),
+        hold_steps=collect.hold_steps,
+    )
+
+
+def rollouts(context: Context) -> list[Episode]:
+    """What the demonstrations do not show: the clone's own episodes, disturbed ones and random motion."""
+    if context.dataset is not None:
+        return []
+    collect = context.section("collect", CollectConfig)
+    first = schema.SEED_ROLLOUTS + context.seed * 10_000
+    hold = {"hold_steps": collect.hold_steps}
+    clone = load_policy(context, "bc")
+    episodes = context.episodes(
+        "policy",
+        range(first, first + collect.policy),
+        "bc",
+        lambda env: PolicyRunner(clone, deterministic=False, seed=context.seed),
+        **hold,
+    )
+    first += collect.policy
+    episodes += context.episodes(
+        "perturbed",
+        range(first, first + collect.perturbed),
+        "expert",
+        lambda env: ExpertPolicy(env.unwrapped, collect.perturbed_noise, scale_range=(0.3, 1.0)),
+        **hold,
+    )
+    first += collect.perturbed
+    return episodes + context.episodes(
+        "random",
+        range(first, first + collect.random),
+        "random",
+        lambda env: random_policy(context, env),
+        **hold,
+    )
+
+
+def random_policy(context: Context, env: GuardedVectorEnv) -> RandomPolicy:
+    """Random motion; drawn towards the middle of the table where we know where that is."""
+    pull = RandomConfig().pull if context.task.startswith("widowx/") else 0.0
+    return RandomPolicy(env.num_envs, env.single_action_space.shape[0], RandomConfig(pull=pull))
+
+
+def refined_rollouts(context: Context) -> list[Episode]:
+    """Episodes of the refined policy in the simulator, exploring."""
+    collect = context.section("collect", CollectConfig)
+    first = schema.SEED_ROLLOUTS + context.seed * 10_000 + 5_000
+    refined = load_policy(context, "refine")
+    return context.episodes(
+        "refined",
+        range(first, first + collect.refined),
+        "refine",
+        lambda env: PolicyRunner(refined, deterministic=False, seed=context.seed),
+        hold_steps=collect.hold_steps,
+    )
+
+
+def held_back(episodes: Sequence[Episode], share: float, seed: int) -> tuple[list[Episode], list[Episode]]:
+    """(train, test), split by episode."""
+    order = np.random.default_rng([seed, 7]).permutation(len(episodes))
+    count = max(1, round(share * len(episodes)))
+    return [episodes[i] for i in order[count:]], [episodes[i] for i in order[:count]]
+
+
+# ---- 1 bc
+
+
+def fit_bc(context: Context) -> Metrics:
+    """Clone the demonstrations: picture and proprioception to action."""
+    episodes = demos(context)
+    test: list[Episode] = []
+    if context.dataset is not None:  # no simulator to judge it: keep some back
+        episodes, test = held_back(episodes, 0.2, context.seed)
+    first = episodes[0]
+    config = dataclasses.replace(
+        context.section("policy", PolicyConfig),
+        state_dim=first.observations[schema.STATE].shape[1],
+        action_dim=first.action.shape[1],
+        image_shape=first.observations[schema.IMAGE].shape[1:3],
+        seed=context.seed,
+    )
+    policy = ActorPolicy(config, Statistics.from_episodes(episodes))
+    learner = BCLearner(
+        policy, episodes, dataclasses.replace(context.section("bc", BCConfig), seed=context.seed)
+    )
+    fit(context, "bc", learner)
+    policy.save(policy_path(context, "bc"), context.policy_metadata(first))
+    metrics = {"demonstrations": float(len(episodes)), "frames": float(sum(map(len, episodes)))}
+    if test:
+        blind = baselines(episodes, test)
+        metrics |= {"mse": evaluate_mse(policy, test), "held_out_episodes": float(len(test))}
+        metrics |= {f"mse_{name}": value for name, value in blind.items()}
+    return metrics
+
+
+# ---- 2 world model
+
+
+def fit_world_model(context: Context) -> Metrics:
+    """Learn to imagine: frames, proprioception and success, from all that was recorded so far."""
+    train_set, test = held_back([*demos(context), *rollouts(context)], 0.1, context.seed)
+    config = context.section("world_model", WorldModelLearnerConfig)
+    learner = WorldModelLearner(train_set, dataclasses.replace(config, seed=context.seed))
+    fit(context, "world_model", learner)
+    model = learner.model
+    model.save(context.run.stage_dir("world_model") / "model")
+    horizons = [h for h in (1, 5, 20) if h < max(map(len, test))]
+    longest = max(test, key=lambda episode: (episode.succeeded, len(episode)))
+    write_video(context.run.video_path("world_model"), side_by_side(model, longest), fps=5, scale=4)
+    return evaluate_world_model(model, test, horizons)
+
+
+# ---- 3 refine
+
+
+def imagined_env(context: Context, members: int | None = None) -> WorldModelEnv:
+    """The frozen world model as an environment, starting from the first frames of recorded episodes."""
+    config = context.section("refine", ImaginationConfig).env
+    if members is not None:
+        config = dataclasses.replace(config, num_envs=members)
+    model = WorldModel.load(context.run.stage_dir("world_model") / "model")
+    return WorldModelEnv(model, [*demos(context), *rollouts(context)], config)
+
+
+def fit_refine(context: Context) -> Metrics:
+    """PPO from the clone inside the frozen world model; what imagined best is kept."""
+    policy = load_policy(context, "bc")
+    config = dataclasses.replace(context.section("refine", ImaginationConfig).learner, seed=context.seed)
+    learner = RefineLearner(imagined_env(context), policy, config)
+    fit(context, "refine", learner)
+    chosen = learner.selected_policy()
+    chosen.save(policy_path(context, "refine"), context.policy_metadata(demos(context)[0]))
+    return {"imagined_success": learner.best_success}
+
+
+# ---- 4 reward
+
+
+def fit_reward(context: Context) -> Metrics:
+    """Teach a small CLIP to tell done from not done; threshold and temperature from held-back episodes."""
+    episodes, test = held_back([*demos(context), *rollouts(context)], 0.2, context.seed + 1)
+    config = dataclasses.replace(context.section("reward", RewardConfig), seed=context.seed)
+    learner = RewardLearner(episodes, config)
+    fit(context, "reward", learner)
+    classifier, _ = learner.finish()
+    classifier.save(context.run.stage_dir("reward") / "model")
+    _write_reward_curves(context, classifier, test)
+    return evaluate(classifier, test)
+
+
+def _write_reward_curves(
+    context: Context, classifier: SuccessClassifier, episodes: Sequence[Episode]
+) -> None:
+    """The judge's probability along one success and one failure."""
+    curves = []
+    for label in ("success", "failure"):
+        chosen = [episode for episode in episodes if episode.succeeded == (label == "success")]
+        for episode in sorted(chosen, key=len)[-1:]:
+            (probability,) = judge_episodes(classifier.success_probability, [episode])
+            curves.append(
+                {
+                    "label": label,
+                    "probability": [round(float(p), 4) for p in probability],
+                    "truth": episode.success.astype(int).tolist(),
+                }
+            )
+    content = {"threshold": classifier.threshold, "episodes": curves}
+    atomic_write(context.run.stage_dir("reward") / "curves.json", json.dumps(content).encode())
+
+
+def load_reward(context: Context) -> SuccessClassifier:
+    return SuccessClassifier.load(context.run.stage_dir("reward") / "model", task=context.task)
+
+
+# ---- 5 offline
+
+
+def labelled_buffer(
+    policy: ActorPolicy, judge: SuccessClassifier, episodes: Sequence[Episode], config: ReplayConfig
+) -> ReplayBuffer:
+    """Transitions with the judge's rewards and ends, and the policy's features in the place of pictures."""
+    buffer = ReplayBuffer(config)
+    rewards = OnlineStageConfig().reward
+    for episode in episodes:
+        judged = relabel(episode, judge, rewards)
+        clone = np.full(len(judged), float(judged.terminated.any()), np.float32)
+        buffer.add_episode(
+            {"features": policy.encode(judged)},
+            judged.action,
+            judged.reward,
+            judged.terminated,
+            extras={"clone": clone},
+        )
+    return buffer
+
+
+def fit_offline(context: Context) -> Metrics:
+    """Cal-QL on demonstrations, failures and the refined policy's rollouts, labelled by the judge."""
+    config = context.section("offline", OfflineConfig)
+    policy, judge = load_policy(context, "refine"), load_reward(context)
+    recorded = [*demos(context), *rollouts(context), *refined_rollouts(context)]
+    buffer: ReplayBuffer | Mixer = labelled_buffer(policy, judge, recorded, config.replay)
+    metrics = {"episodes": float(len(recorded)), "transitions": float(len(buffer))}
+    if config.imagined > 0:
+        seeds = range(schema.SEED_ROLLOUTS, schema.SEED_ROLLOUTS + config.imagined_episodes)
+        runner = PolicyRunner(policy, deterministic=False, seed=context.seed)
+        dreams = rollout(imagined_env(context), runner, seeds, context.origin("imagined"))
+        imagined = labelled_buffer(policy, judge, dreams, config.replay)
+        shares = {"recorded": 1 - config.imagined, "imagined": config.imagined}
+        buffer = Mixer({"recorded": buffer, "imagined": imagined}, shares)
+    sac = dataclasses.replace(config.learner.sac, seed=context.seed)
+    learner = CalQLLearner(policy, buffer, dataclasses.replace(config.learner, sac=sac))
+    fit(context, "offline", learner)
+    policy.save(policy_path(context, "offline"), context.policy_metadata(recorded[0]))
+    learner.agent.save_critics(context.run.stage_dir("offline") / "critic", {"task": context.task})
+    return metrics
+
+
+# ---- 6 online
+
+
+def fit_online(context: Context) -> Metrics:
+    """Practise in the guarded simulator, judged by the learned reward alone."""
+    config = context.section("online", OnlineStageConfig)
+    policy, judge = load_policy(context, "offline"), load_reward(context)
+    offline = None
+    if config.agent.offline_ratio > 0:
+        recorded = [*demos(context), *rollouts(context), *refined_rollouts(context)]
+        offline = labelled_buffer(policy, judge, recorded, config.agent.replay)
+    sac = dataclasses.replace(config.agent.sac, seed=context.seed)
+    agent = WSRL(policy, dataclasses.replace(config.agent, sac=sac, seed=context.seed), offline)
+    agent.agent.load_critics(context.run.stage_dir("offline") / "critic", {"task": context.task})
+    env = context.vector_env(config.practice.episodes_per_update, hold_steps=NEVER)
+    try:
+        learner = OnlineLearner(
+            RewardWrapper(env, judge, config.reward),
+            agent,
+            context.origin("online"),
+            config.practice,
+            schema.SEED_ONLINE + context.seed * 10_000,
+        )
+        fit(context, "online", learner)
+    finally:
+        env.close()
+    policy.save(policy_path(context, "online"), context.policy_metadata(demos(context)[0]))
+    interventions = learner.interventions()
+    atomic_write(context.run.stage_dir("online") / "safety.json", json.dumps(interventions).encode())
+    curtailed = sum(interventions["reasons"].values())
+    return {
+        "env_steps": float(interventions["steps"]),
+        "curtailed_share": curtailed / max(interventions["steps"], 1),
+    }
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("bc", (), "bc", fit_bc),
+        Stage("world_model", ("bc",), "bc", fit_world_model),
+        Stage("refine", ("bc", "world_model"), "refine", fit_refine),
+        Stage("reward", ("bc",), "refine", fit_reward),
+        Stage("offline", ("refine", "reward"), "offline", fit_offline),
+        Stage("online", ("reward", "offline"), "online", fit_online),
+    )
+}
+
+
+def run_stage(context: Context, stage: Stage) -> dict[str, Any]:
+    """Fit, judge on the held-out seeds, write down; at once, if the run already holds the result.
+
+    Raises:
+        ConfigError: a stage that it needs is not done in this run.
+    """
+    if (result := context.run.done(stage.name)) is not None:
+        return result
+    if context.dataset is None:
+        for need in stage.needs:
+            if context.run.done(need) is None:
+                raise ConfigError(
+                    f"stage {stage.name} needs stage {need}, which {context.run.path} does not hold: "
+                    f"robot-rl train stage={need} run={context.run.path}"
+                )
+    started = time.monotonic()
+    torch.manual_seed(context.seed)
+    metrics = stage.fit(context)
+    fitted = time.monotonic() - started
+    result = {"success": None, "policy": stage.policy, "metrics": metrics}
+    if context.dataset is None:
+        result["success"] = success_after(context, stage)
+    result["fit_s"] = round(fitted, 1)
+    result["wall_s"] = round(time.monotonic() - started, 1)
+    context.run.mark_done(stage.name, result)
+    write_summary(context)
+    return result
+
+
+def success_after(context: Context, stage: Stage) -> dict[str, Any]:
+    """Success of the policy that stands after `stage`; measured where the stage made one."""
+    if stage.policy != stage.name:
+        standing = context.run.done(stage.policy)
+        if standing is not None:
+            return dict(standing["success"])
+    policy = load_policy(context, stage.policy)
+    evaluation, episodes = context.evaluate(PolicyRunner(policy), stage.policy)
+    evaluation.write(context.run.stage_dir(stage.name) / "eval.json")
+    for label in ("success", "failure"):
+        chosen = [episode for episode in episodes if episode.succeeded == (label == "success")]
+        if chosen:
+            frames = np.concatenate([episode.observations[schema.IMAGE] for episode in chosen[:4]])
+            write_video(context.run.video_path(f"{stage.name}_{label}"), frames, fps=8, scale=4)
+    return dict(evaluation.summary())
+
+
+def write_summary(context: Context) -> None:
+    """summary.json: what scripts read."""
+    done = {name: context.run.done(name) for name in STAGES}
+    stages = {
+        name: {key: result[key] for key in ("success", "policy", "wall_s", "metrics")}
+        for name, result in done.items()
+        if result is not None
+    }
+    content = {
+        "task": context.task,
+        "preset": context.config.preset_name,
+        "seed": context.seed,
+        "stages": stages,
+    }
+    atomic_write(context.run.path / "summary.json", json.dumps(content, indent=2).encode())
