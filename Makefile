@@ -1,0 +1,42 @@
+# Two commands: `make demo` shows it, `make test` proves it. Both set up first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LATEST := .venv-latest
+JOBS ?= 2
+
+.PHONY: demo setup test test-latest lint smoke clean
+
+demo: setup
+	$(BIN)/robot-rl pipeline
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt $(wildcard requirements-ros.txt) scripts/setup.sh
+	PYTHON=$(PYTHON) bash scripts/setup.sh
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+smoke: setup
+	rm -rf runs/smoke
+	$(BIN)/robot-rl pipeline preset=smoke run=runs/smoke
+
+test: lint smoke
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+# The core, without Meta-World and robosuite, on the newest MuJoCo.
+test-latest: $(LATEST)/.ready
+	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest -n $(JOBS) -m "not adapters and not ros"
+
+$(LATEST)/.ready: pyproject.toml constraints.txt | setup
+	$(PYTHON) -m venv $(LATEST)
+	grep -viE '^(mujoco|metaworld|robosuite)==' constraints.txt > $(LATEST)/constraints.txt
+	$(LATEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LATEST)/constraints.txt -e '.[dev]'
+	$(LATEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade mujoco
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(LATEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
