@@ -61,7 +61,8 @@ class Backbone(nn.Module):
             self.clip = _create(model, pretrained)
         self.tokenizer = open_clip.get_tokenizer(model)
         self.model_config: dict[str, Any] = open_clip.get_model_config(model)
-        self.preprocessing: dict[str, Any] = dict(self.clip.visual.preprocess_cfg)
+        # Through JSON, as an artifact will hold it.
+        self.preprocessing: dict[str, Any] = json.loads(json.dumps(self.clip.visual.preprocess_cfg))
         size = self.preprocessing["size"]
         self.image_size: tuple[int, int] = (size, size) if isinstance(size, int) else (size[0], size[1])
         for name in ("mean", "std"):

@@ -37,8 +37,9 @@ class Calibration:
             raise ConfigError(f"calibration debounce is {self.debounce}; expected at least 1 frame")
 
     def probability(self, logits: npt.NDArray[np.float32]) -> Probabilities:
-        """Calibrated probabilities of logits, element by element."""
-        return expit(logits / self.temperature + self.bias).astype(np.float32)
+        """Calibrated probabilities of logits, elementwise; below 1, so a threshold of 1 is never met."""
+        probability = expit(logits / self.temperature + self.bias).astype(np.float32)
+        return np.minimum(probability, np.nextafter(np.float32(1), np.float32(0)))
 
 
 def fit_temperature(logits: npt.NDArray[np.float32], labels: Labels) -> tuple[float, float]:

@@ -51,9 +51,9 @@ class RewardWrapperConfig:
 class RewardWrapper(gymnasium.vector.VectorWrapper):
     """Rewards and ends episodes by the judge alone; the environment's own truth never reaches the agent.
 
-    `reward` and `terminated` are functions of the pictures only. The wrapped environment's reward and
-    `terminated` are dropped: make it so that it does not stop at a true success (`hold_steps` beyond
-    the episode's length). `truncated` stays the clock's. `info["success"]` stays the simulator's truth,
+    `reward` and `terminated` are functions of the pictures only, and `truncated` stays the clock's. The
+    wrapped environment's reward is dropped, and it must not end at a true success: make it with
+    `hold_steps` beyond the episode's length. `info["success"]` stays the simulator's truth,
     for measurement; `info["predicted_success"]` (N,) bool and `info["success_probability"]` (N,) join it.
     """
 
@@ -74,8 +74,18 @@ class RewardWrapper(gymnasium.vector.VectorWrapper):
         return observations, info
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """As `VectorEnv.step`, with the judge's reward float32 (N,) and `terminated` bool (N,)."""
-        observations, _, _, truncated, info = self.env.step(actions)
+        """As `VectorEnv.step`, with the judge's reward float32 (N,) and `terminated` bool (N,).
+
+        Raises:
+            ConfigError: the environment itself terminated a member.
+        """
+        observations, _, terminated, truncated, info = self.env.step(actions)
+        if terminated.any():
+            # Going on would hang on a member that no longer moves; ending it would tell the agent the truth.
+            raise ConfigError(
+                f"the environment ended members {np.flatnonzero(terminated).tolist()} by its own truth "
+                "under a learned reward: make it with hold_steps beyond its max_steps"
+            )
         probability = judge_pictures(
             self.judge, observations[schema.image_key(self.config.camera)], self._instructions
         )
