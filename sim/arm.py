@@ -18,6 +18,8 @@ from sim.spec import CommandFilter, FloatArray
 FINGER_CLOSED_M, FINGER_OPEN_M = 0.015, 0.037
 MAX_JOINT_SPEED = math.pi
 """Velocity limit of every joint [rad/s]."""
+UNREACHABLE = 0.003
+"""Error of the inverse kinematics from which a target counts as out of reach."""
 SETPOINTS_PER_STEP = schema.SETPOINT_HZ // schema.CONTROL_HZ
 PHYSICS_STEPS_PER_SETPOINT = round(1 / (schema.SETPOINT_HZ * schema.PHYSICS_STEP_S))
 
@@ -26,14 +28,16 @@ PHYSICS_STEPS_PER_SETPOINT = round(1 / (schema.SETPOINT_HZ * schema.PHYSICS_STEP
 class Workspace:
     """Where the commanded tool pose may go. Equal bounds freeze a direction.
 
+    Setpoints between two such poses are interpolated in the joints, and may bulge out by a few millimetres.
+
     Attributes:
         low, high: corners of a box for the tool, x, y, z [m].
         rpy_low, rpy_high: bounds of the tool's roll, pitch, yaw [rad]; zero points straight down.
         gripper_low, gripper_high: bounds of the gripper's opening, 0 = closed, 1 = open.
     """
 
-    low: tuple[float, float, float] = (0.16, -0.24, 0.022)
-    high: tuple[float, float, float] = (0.44, 0.24, 0.25)
+    low: tuple[float, float, float] = (0.16, -0.20, 0.022)
+    high: tuple[float, float, float] = (0.40, 0.20, 0.22)
     rpy_low: tuple[float, float, float] = (-0.3, -0.3, -1.0)
     rpy_high: tuple[float, float, float] = (0.3, 0.3, 1.0)
     gripper_low: float = 0.0
@@ -96,7 +100,7 @@ class ArmController:
 
         The target is the commanded pose, that of the last `setpoint` (7,) (not the measured one: that would
         sag by the tracking error at each step), held on a leash to the `measured` pose (7,), plus the
-        action's delta, clipped to the workspace.
+        action's delta, clipped to the workspace. The arm holds still if that is out of reach.
         """
         goal = self._goal(action, setpoint, measured)
         share = np.arange(1, SETPOINTS_PER_STEP + 1)[:, None] / SETPOINTS_PER_STEP
@@ -111,8 +115,8 @@ class ArmController:
         target = self.workspace.clip(
             Pose(commanded.position + action[:3] * schema.DELTA_POSITION_M, delta @ commanded.rotation)
         )
-        joints, _ = self.kinematics.inverse(target, setpoint[:6])
-        step = joints - setpoint[:6]
+        joints, error = self.kinematics.inverse(target, setpoint[:6])
+        step = joints - setpoint[:6] if error < UNREACHABLE else np.zeros(6)
         fastest = np.abs(step).max() * schema.CONTROL_HZ
         if fastest > MAX_JOINT_SPEED:
             step *= MAX_JOINT_SPEED / fastest

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
 from typing import Any
 
 import gymnasium
@@ -87,7 +88,7 @@ class _Members:
             self._arrays[key][index] = value
 
 
-def _make(recipe: _Recipe) -> gymnasium.Env:
+def _make(recipe: _Recipe) -> Any:
     env = registry.make(recipe.task, **recipe.options)
     if recipe.command_filter_factory is not None:
         if not hasattr(env.unwrapped, "set_command_filter"):
@@ -133,8 +134,8 @@ class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDAr
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
         probe.close()
         self._instructions = [self.task_spec.instruction] * num_envs
-        layout = _layout(self.single_observation_space, self.single_action_space, num_envs)
-        self._observation_keys = list(self.single_observation_space.spaces)
+        layout = _layout(probe.observation_space, probe.action_space, num_envs)
+        self._observation_keys = list(probe.observation_space.spaces)
         parts = np.array_split(np.arange(num_envs), min(workers, num_envs) or 1)
         members = [range(int(part[0]), int(part[-1]) + 1) for part in parts]
         self._local: _Members | None = None
@@ -150,20 +151,21 @@ class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDAr
             for name, (shape, dtype) in layout.items()
         }
         self._arrays = _view(buffers, layout)
-        with _environment(_ONE_THREAD):
-            for part in members:
-                ours, theirs = context.Pipe()
-                process = context.Process(
-                    target=_serve, args=(theirs, recipe, buffers, layout, part), daemon=True
-                )
-                process.start()
-                theirs.close()
-                self._workers.append((process, ours))
         try:
+            with _environment(_ONE_THREAD):
+                for part in members:
+                    self._start(context, (recipe, buffers, layout, part))
             self._gather()
         except BaseException:
             self.close()
             raise
+
+    def _start(self, context: SpawnContext, arguments: tuple[Any, ...]) -> None:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True)
+        process.start()
+        theirs.close()  # so that our end reports a worker's death
+        self._workers.append((process, ours))
 
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
@@ -231,10 +233,6 @@ class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDAr
             process.close()
         self._workers = []
 
-    def __del__(self) -> None:
-        if not getattr(self, "closed", True):
-            self.close()
-
     def _observations(self) -> Observation:
         return {key: self._arrays[key].copy() for key in self._observation_keys}
 
@@ -246,9 +244,12 @@ class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDAr
         try:
             for _, pipe in self._workers:
                 pipe.send((method, arguments))
+            return self._gather()
         except OSError as error:
             raise self._lost() from error
-        return self._gather()
+        except KeyboardInterrupt:
+            self.close()  # answers are under way: this environment cannot be used any more
+            raise
 
     def _gather(self) -> list[Any]:
         answers, failures = [], []
@@ -275,9 +276,8 @@ class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDAr
 _Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 
-def _layout(observations: gymnasium.Space, actions: gymnasium.Space, members: int) -> _Layout:
+def _layout(observations: gymnasium.spaces.Dict, actions: gymnasium.spaces.Box, members: int) -> _Layout:
     """Name -> (shape, dtype) of everything that parent and workers share."""
-    assert isinstance(observations, gymnasium.spaces.Dict) and isinstance(actions, gymnasium.spaces.Box)
     layout: dict[str, tuple[tuple[int, ...], Any]] = {
         "request": (actions.shape, np.float32),
         "action": (actions.shape, np.float32),
@@ -288,7 +288,9 @@ def _layout(observations: gymnasium.Space, actions: gymnasium.Space, members: in
         "truncated": ((), np.bool_),
         "success": ((), np.bool_),
     }
-    layout |= {key: (space.shape, space.dtype) for key, space in observations.spaces.items()}  # type: ignore[misc]
+    for key, space in observations.spaces.items():
+        assert isinstance(space, gymnasium.spaces.Box)
+        layout[key] = (space.shape, space.dtype)
     return {name: ((members, *shape), np.dtype(dtype)) for name, (shape, dtype) in layout.items()}
 
 

@@ -49,7 +49,8 @@ class WidowXConfig:
             raise ConfigError(f"image_size={self.image_size}; expected 8 .. {MAX_PICTURE} pixels")
         if self.max_steps < 0 or self.hold_steps < 1:
             raise ConfigError(
-                f"max_steps={self.max_steps}, hold_steps={self.hold_steps}; expected max_steps >= 0, hold_steps >= 1"
+                f"max_steps={self.max_steps}, hold_steps={self.hold_steps}; "
+                "expected max_steps >= 0, hold_steps >= 1"
             )
 
 
@@ -81,7 +82,7 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         low = np.array([-1, -1, -1, -np.pi, -np.pi, -np.pi, 0], np.float32)
         high = np.array([1, 1, 1, np.pi, np.pi, np.pi, 1], np.float32)
         picture = (self.config.image_size, self.config.image_size, 3)
-        self.observation_space = gymnasium.spaces.Dict(
+        self.observation_space: gymnasium.spaces.Dict = gymnasium.spaces.Dict(  # type: ignore[assignment]
             {schema.STATE: gymnasium.spaces.Box(low, high, dtype=np.float32)}
             | {
                 schema.image_key(camera): gymnasium.spaces.Box(0, 255, picture, np.uint8)
@@ -99,9 +100,9 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         self.scene.reset()
         self.task.reset(self.scene, self.np_random)
         self.scene.forward()
-        command_filter = self.scene.arm.command_filter
-        if hasattr(command_filter, "reset"):
-            command_filter.reset()
+        reset_filter = getattr(self.scene.arm.command_filter, "reset", None)
+        if reset_filter is not None:
+            reset_filter()
         info = {"instruction": self.task_spec.instruction, "success": self.task.success(self.scene)}
         return self._observe(), info
 
