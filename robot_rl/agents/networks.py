@@ -6,6 +6,7 @@ Sizes are written B batch, N actions a state, E critics, F features, H x W pixel
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -146,55 +147,68 @@ def random_shift(images: Tensor, pad: int, generator: torch.Generator) -> Tensor
 class CriticEnsemble(nn.Module):
     """E critics Q_e(features, action), evaluated together by batched matrix products.
 
-    The first layer is split into a features part and an action part, so that N actions of one state
-    share the former.
+    Each hidden layer is relu(LayerNorm(W x) + b). (LayerNorm's scale is left out: ahead of a ReLU it is
+    the next layer's to learn, and it costs three passes over memory.) The first layer is split into a
+    features part and an action part, so that N actions of one state share the former. With `bf16` the
+    hidden layers are evaluated in bfloat16, for CPUs that have it; parameters and values are float32.
     """
 
     def __init__(
-        self, features: int, actions: int, members: int, hidden: tuple[int, ...], layer_norm: bool = True
+        self,
+        features: int,
+        actions: int,
+        members: int,
+        hidden: tuple[int, ...],
+        layer_norm: bool = True,
+        bf16: bool = False,
     ) -> None:
         super().__init__()
         if members < 1 or not hidden:
             raise ConfigError(f"critic has {members} members, hidden {hidden}; expected at least 1 of each")
         self.members, self.layer_norm = members, layer_norm
-        inputs = features + actions
-        self.of_features = _uniform(members, features, hidden[0], fan_in=inputs)
-        self.of_action = _uniform(members, actions, hidden[0], fan_in=inputs)
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        self.biases.append(_uniform(members, 1, hidden[0], fan_in=inputs))
-        for width, following in zip(hidden, (*hidden[1:], 1), strict=True):
-            self.weights.append(_uniform(members, width, following, fan_in=width))
-            self.biases.append(_uniform(members, 1, following, fan_in=width))
-        self.scales = nn.ParameterList(nn.Parameter(torch.ones(members, 1, width)) for width in hidden)
-        self.shifts = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, width)) for width in hidden)
+        self.dtype = torch.bfloat16 if bf16 else torch.float32
+        fans = (features + actions, *hidden[:-1])
+        self.of_features = _uniform(members, features, hidden[0], fan_in=fans[0])
+        self.of_action = _uniform(members, actions, hidden[0], fan_in=fans[0])
+        self.weights = nn.ParameterList(
+            _uniform(members, *widths, fan_in=widths[0]) for widths in itertools.pairwise(hidden)
+        )
+        self.biases = nn.ParameterList(
+            _uniform(members, 1, width, fan_in=fan) for width, fan in zip(hidden, fans, strict=True)
+        )
+        self.last_weight = _uniform(members, 1, hidden[-1], fan_in=hidden[-1])
+        self.last_bias = _uniform(members, 1, fan_in=hidden[-1])
 
     def forward(self, features: Tensor, actions: Tensor, members: Tensor | None = None) -> Tensor:
         """Values (E, B) of `actions` (B, A), or (E, B, N) of `actions` (B, N, A).
 
         features: (B, F). members: indices of the critics to evaluate; every one if None.
         """
-        several = actions.dim() == 3
-        count = actions.shape[1] if several else 1
-        batch = features.shape[0]
 
         def chosen(parameter: Tensor) -> Tensor:
-            return parameter if members is None else parameter[members]
+            return (parameter if members is None else parameter[members]).to(self.dtype)
 
-        first = chosen(self.of_features)
-        size = len(first)
-        hidden = torch.baddbmm(chosen(self.biases[0]), features.expand(size, *features.shape), first)
-        flat = actions.reshape(1, batch * count, -1).expand(size, -1, -1)
+        several = actions.dim() == 3
+        count = actions.shape[1] if several else 1
+        size, batch = self.members if members is None else len(members), len(features)
+        hidden = torch.bmm(features.to(self.dtype).expand(size, -1, -1), chosen(self.of_features))
         if several:
             hidden = hidden.repeat_interleave(count, dim=1)
+        flat = actions.reshape(batch * count, -1).to(self.dtype).expand(size, -1, -1)
         hidden = torch.baddbmm(hidden, flat, chosen(self.of_action))
-        for weight, bias, scale, shift in zip(
-            self.weights, self.biases[1:], self.scales, self.shifts, strict=True
-        ):
+        for layer, bias in enumerate(self.biases):
+            if layer:
+                hidden = torch.bmm(hidden, chosen(self.weights[layer - 1]))
             if self.layer_norm:
-                normal = F.layer_norm(hidden, hidden.shape[-1:])
-                hidden = torch.addcmul(chosen(shift), normal, chosen(scale))
-            hidden = torch.baddbmm(chosen(bias), F.relu(hidden), chosen(weight))
-        return hidden.reshape(size, batch, count) if several else hidden.reshape(size, batch)
+                hidden = F.layer_norm(hidden, hidden.shape[-1:])
+            hidden = hidden.add_(chosen(bias)).relu_()  # in place: neither is needed again
+        # A product with one column: seven times faster as a sum than as a matrix product.
+        last_weight, last_bias = (
+            parameter if members is None else parameter[members]
+            for parameter in (self.last_weight, self.last_bias)
+        )
+        value = (hidden.float() * last_weight).sum(-1) + last_bias
+        return value.reshape(size, batch, count) if several else value
 
 
 @torch.no_grad()

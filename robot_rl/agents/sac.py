@@ -36,6 +36,8 @@ class SACConfig:
     """Targets take the maximum over this many next actions (Cal-QL's max-target backup if above 1)."""
     hidden: tuple[int, ...] = (256, 256)
     layer_norm: bool = True
+    bf16: bool = False
+    """Take the critics' wide products in bfloat16: for CPUs that have it (see `CriticEnsemble`)."""
     actor_lr: float = 1e-4
     critic_lr: float = 3e-4
     tau: float = 0.005
@@ -84,7 +86,12 @@ class SAC:
         action_dim = policy.config.action_dim
         with seeded(config.seed):
             self.critic = CriticEnsemble(
-                policy.feature_dim, action_dim, config.critics, config.hidden, config.layer_norm
+                policy.feature_dim,
+                action_dim,
+                config.critics,
+                config.hidden,
+                config.layer_norm,
+                config.bf16,
             ).to(policy.device)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self._reference = copy.deepcopy(policy.trunk).requires_grad_(False)
