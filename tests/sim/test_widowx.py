@@ -77,7 +77,7 @@ def test_expert_succeeds(task: str) -> None:
     env = sim.ParallelVectorEnv(task, 16, workers=0, cameras=())
     for noise, least in ((0.0, 0.97), (0.2, 0.85)):
         policy = sim.ExpertPolicy(env, noise)
-        seeds = np.arange(48).reshape(-1, 16)
+        seeds = np.arange(32).reshape(-1, 16)
         successes = []
         for batch in seeds:
             observations, _ = env.reset(seed=batch.tolist())
