@@ -63,7 +63,7 @@ class RewardConfig:
     model: str = SHIPPED
     pretrained: str | None = None
     camera: str = schema.DEFAULT_CAMERA
-    updates: int = 400
+    updates: int = 300
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
