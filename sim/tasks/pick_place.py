@@ -92,4 +92,3 @@ def _carry_target(block: FloatArray, tool: FloatArray) -> tuple[FloatArray, floa
     if block[2] < BLOCK_HALF + 0.02:
         return np.array([*tool[:2], _TRAVEL_HEIGHT]), 0.0
     return np.array([*(tool[:2] + PLATE - block[:2]), _TRAVEL_HEIGHT]), 0.0
-
