@@ -1,0 +1,42 @@
+"""Keeping a graph on the loopback interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# ROS_LOCALHOST_ONLY and ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST restrict whom the nodes find, but their
+# sockets still listen on every interface. Only an allow-list of interfaces changes that.
+PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
+<dds xmlns="http://www.eprosima.com">
+  <profiles>
+    <transport_descriptors>
+      <transport_descriptor>
+        <transport_id>loopback</transport_id>
+        <type>UDPv4</type>
+        <interfaceWhiteList><address>127.0.0.1</address></interfaceWhiteList>
+      </transport_descriptor>
+    </transport_descriptors>
+    <participant profile_name="loopback" is_default_profile="true">
+      <rtps>
+        <userTransports><transport_id>loopback</transport_id></userTransports>
+        <useBuiltinTransports>false</useBuiltinTransports>
+      </rtps>
+    </participant>
+  </profiles>
+</dds>
+"""
+
+
+def loopback_environment(folder: Path, domain_id: int) -> dict[str, str]:
+    """Environment variables under which Fast DDS listens on 127.0.0.1 alone; writes its profile to `folder`."""
+    profile = folder / "loopback.xml"
+    profile.write_text(PROFILE)
+    return {
+        "ROS_DOMAIN_ID": str(domain_id),
+        "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(profile),
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(profile),
+        # They would add sockets on every interface beside the profile's.
+        "ROS_LOCALHOST_ONLY": "0",
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET",
+    }
