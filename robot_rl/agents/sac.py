@@ -116,7 +116,7 @@ class SAC:
 
     @property
     def temperature(self) -> float:
-        return float(self._log_temperature.exp())
+        return float(self._log_temperature.detach().exp())
 
     def update(self, batch: Batch, actor: bool = True) -> dict[str, float]:
         """One step of the critics, then, if `actor`, of the actor and of the temperature."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from robot_rl.agents.policy import ActorPolicy, PolicyRunner
@@ -71,12 +72,17 @@ class WSRL:
         return self.policy.act_from_features(features, self.agent.generator)
 
     def add_episode(self, episode: Episode) -> None:
-        """Keep an episode's executed actions and rewards, and the features of its pictures."""
+        """Keep an episode's executed actions and rewards, and the features of its pictures.
+
+        `clone` marks the episodes that ended in success, which a BC term may imitate.
+        """
+        success = np.full(len(episode), float(episode.terminated.any()), np.float32)
         self.buffer.add_episode(
             {"features": self.policy.encode(episode).cpu()},
             episode.action,
             episode.reward,
             episode.terminated,
+            extras={"clone": success},
         )
 
     def learn(self, updates: int) -> dict[str, float]:
