@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from robot_rl.cli.sections import SECTIONS
 from robot_rl.errors import ConfigError, unknown
+from robot_rl.trainers.run import Run
 
 CONFIG_DIR = Path(next(iter(robot_rl_configs.__path__)))
 T = TypeVar("T")
@@ -103,6 +104,13 @@ def resolve(overrides: list[str]) -> DictConfig:
             raise ConfigError(str(error).splitlines()[0]) from error
 
 
+def run_config(run: Run) -> DictConfig:
+    """The configuration that a run was made with."""
+    config = OmegaConf.load(run.path / "config.yaml")
+    assert isinstance(config, DictConfig)
+    return config
+
+
 def _convert(kind: Any, value: Any, where: str) -> Any:
     """`value` as `kind`, or a ConfigError that names the key."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -129,12 +137,11 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
 def build(cls: type[T], node: Mapping[str, Any], where: str) -> T:
     """A validated dataclass from a part of the tree. `where` is its dotted place, for errors."""
     hints = typing.get_type_hints(cls)
-    plain = OmegaConf.to_container(node) if isinstance(node, DictConfig) else dict(node)
-    assert isinstance(plain, dict)
+    plain: dict[str, Any] = OmegaConf.to_container(node) if isinstance(node, DictConfig) else dict(node)  # type: ignore[assignment]
     for key in plain:
         if key not in hints:
             raise unknown("key", f"{where}.{key}", [f"{where}.{hint}" for hint in hints])
-    values = {str(key): _convert(hints[str(key)], value, f"{where}.{key}") for key, value in plain.items()}
+    values = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in plain.items()}
     try:
         return cls(**values)
     except ConfigError as error:

@@ -13,21 +13,19 @@ from typing import Any, TypeVar
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-import sim
-from robot_rl.cli.config import build, resolve
+from robot_rl.cli.config import build, resolve, run_config
 from robot_rl.cli.progress import TerminalProgress
-from robot_rl.cli.sections import SECTIONS, CollectConfig, EvaluationConfig, SafetyConfig
-from robot_rl.data import schema
+from robot_rl.cli.sections import SECTIONS, CollectConfig, EvaluationConfig
+from robot_rl.cli.simulation import Simulation, counting
 from robot_rl.data.episode import Episode
 from robot_rl.data.formats import open_dataset
 from robot_rl.data.store import EpisodeStore
-from robot_rl.errors import ConfigError, DataError
-from robot_rl.safety.action_guard import GuardedVectorEnv
-from robot_rl.safety.guard import widowx_guard_factory
+from robot_rl.errors import ConfigError
+from robot_rl.safety import GuardedVectorEnv
 from robot_rl.trainers.evaluate import Evaluation, evaluate
 from robot_rl.trainers.loop import Progress
 from robot_rl.trainers.protocols import Policy
-from robot_rl.trainers.rollout import EpisodeOrigin, rollout
+from robot_rl.trainers.rollout import rollout
 from robot_rl.trainers.run import Run, command_line
 
 T = TypeVar("T")
@@ -55,8 +53,7 @@ class Context:
                 extra = overrides[0] if overrides else f"run={arguments['run']}"
                 raise ConfigError(f"resume= goes on with the run's own configuration; remove {extra}")
             run = Run(Path(arguments["resume"]))
-            config = OmegaConf.load(run.path / "config.yaml")
-            assert isinstance(config, DictConfig)
+            config = run_config(run)
         else:
             config = resolve(overrides)
             config.dataset = arguments.get("dataset")
@@ -91,13 +88,9 @@ class Context:
         return int(self.config.seed)
 
     @cached_property
-    def task_spec(self) -> sim.TaskSpec:
-        """What the simulator knows of the task."""
-        return task_spec(self.config)
-
-    def origin(self, source: str) -> EpisodeOrigin:
-        """The metadata of episodes recorded here."""
-        return EpisodeOrigin(self.task, self.task_spec.robot, self.task_spec.control_hz, source)
+    def simulation(self) -> Simulation:
+        """The simulator of this run's task."""
+        return Simulation(self.config)
 
     def policy_metadata(self, episode: Episode) -> dict[str, Any]:
         """What a policy checkpoint says of the episodes that it was trained on."""
@@ -109,20 +102,11 @@ class Context:
             "control_hz": facts.control_hz,
         }
 
-    def vector_env(self, members: int | None = None, **kwargs: Any) -> GuardedVectorEnv:
-        """The guarded simulator: every command goes through the action guard and the joint guard."""
-        collect = self.section("collect", CollectConfig)
-        safety = self.section("safety", SafetyConfig)
-        widowx = self.task.startswith("widowx/") and safety.joint_guard
-        env = sim.ParallelVectorEnv(
-            self.task,
-            members or collect.num_envs,
-            workers=collect.workers,
-            command_filter_factory=widowx_guard_factory if widowx else None,
-            **OmegaConf.to_container(self.config.task.env),  # type: ignore[arg-type]
-            **kwargs,
+    def vector_env(self, episodes: int, **kwargs: Any) -> GuardedVectorEnv:
+        """As many arms as the config allows and `episodes` can use."""
+        return self.simulation.vector_env(
+            min(episodes, self.section("collect", CollectConfig).num_envs), **kwargs
         )
-        return GuardedVectorEnv(env, safety.action)
 
     def episodes(
         self,
@@ -143,41 +127,33 @@ class Context:
             return store.load_all()
         if not len(seeds):
             return []
-        env = self.vector_env(min(len(seeds), self.section("collect", CollectConfig).num_envs), **env_kwargs)
+        env = self.vector_env(len(seeds), **env_kwargs)
         try:
             with self.progress.task(f"record {name}", len(seeds)) as bar:
-                count = [0]
-
-                def advance(episode: Episode) -> None:
-                    count[0] += 1
-                    bar.update(count[0])
-
-                episodes = rollout(env, policy(env), seeds, self.origin(source), on_episode=advance)
+                episodes = rollout(
+                    env, policy(env), seeds, self.simulation.origin(source), on_episode=counting(bar)
+                )
         finally:
             env.close()
         shutil.rmtree(folder)
         EpisodeStore(folder, create=True).extend(episodes)
         return episodes
 
-    def evaluate(
-        self, policy: Policy, source: str, episodes: int | None = None, keep_images: bool = True
-    ) -> tuple[Evaluation, list[Episode]]:
-        """Success on the held-out seeds, by the simulator's truth."""
-        number = episodes or self.section("evaluation", EvaluationConfig).episodes
-        seeds = range(schema.SEED_HELD_OUT, schema.SEED_HELD_OUT + number)
-        collect = self.section("collect", CollectConfig)
-        env = self.vector_env(min(collect.num_envs, number))
+    def evaluate(self, policy: Policy, source: str) -> tuple[Evaluation, list[Episode]]:
+        """Success on the evaluation seeds, by the simulator's truth."""
+        config = self.section("evaluation", EvaluationConfig)
+        number = config.episodes
+        seeds = range(config.first_seed, config.first_seed + number)
+        env = self.vector_env(number)
         try:
             with self.progress.task("evaluate", number) as bar:
-                count = [0, 0]
-
-                def advance(episode: Episode) -> None:
-                    count[0] += 1
-                    count[1] += episode.succeeded
-                    bar.update(count[0], f"success {count[1] / count[0]:.0%}")
-
                 return evaluate(
-                    env, policy, seeds, self.origin(source), on_episode=advance, keep_images=keep_images
+                    env,
+                    policy,
+                    seeds,
+                    self.simulation.origin(source),
+                    on_episode=counting(bar),
+                    keep_images=True,
                 )
         finally:
             env.close()
@@ -187,24 +163,4 @@ def _validate(config: DictConfig) -> None:
     """Refuse a bad value now rather than when its stage comes: every section, and the task."""
     for name, kind in SECTIONS.items():
         build(kind, config[name], name)
-    task_spec(config)
-
-
-def task_spec(config: DictConfig) -> sim.TaskSpec:
-    """The simulator's word on the task that `config` names.
-
-    Raises:
-        ConfigError: unknown task or option. MissingExtraError: its package is not installed.
-    """
-    env = sim.make(config.task.name, **OmegaConf.to_container(config.task.env))  # type: ignore[arg-type]
-    spec: sim.TaskSpec = env.unwrapped.task_spec  # type: ignore[attr-defined]
-    env.close()
-    return spec
-
-
-def existing(path: str, what: str) -> Path:
-    """`path`, or a one-line error that it is not there."""
-    found = Path(path)
-    if not found.exists():
-        raise DataError(f"{what} {path} does not exist (looked in {Path.cwd()})")
-    return found
+    Simulation(config)

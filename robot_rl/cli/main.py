@@ -77,12 +77,12 @@ VERBS: dict[str, Verb] = {
             "stage": "bc, world_model, refine, reward, offline or online (required unless resume= is given)",
             "run": "the run directory: new, or one that holds the stages before this one (runs/DATE_...)",
             "resume": "a run directory to go on with, as it was configured",
-            "dataset": "episodes to train bc or world_model on instead of simulated ones: rlds:PATH or store:PATH",
+            "dataset": "recorded episodes for bc or world_model: rlds:PATH or store:PATH",
         },
         examples=(
             "robot-rl train stage=bc",
             "robot-rl train stage=world_model run=runs/mine",
-            "robot-rl train stage=bc dataset=rlds:../shared/data/bridge_sample",
+            "robot-rl train stage=bc dataset=rlds:data/bridge",
             "robot-rl train resume=runs/mine",
             "robot-rl train -m stage=bc seed=0,1,2",
         ),
@@ -122,13 +122,13 @@ VERBS: dict[str, Verb] = {
         {
             "dataset": "rlds:PATH, store:PATH or a path (required)",
             "episode": "its number in the dataset (0)",
-            "checkpoint": "a policy: show its actions beside the recorded ones; without it, act open loop in the simulator",
+            "checkpoint": "a policy to show beside the recording (without it: open loop in the simulator)",
             "out": "where to write the picture and the video (replay/)",
         },
         ("dataset",),
         (
             "robot-rl replay dataset=runs/mine/data/demos episode=3",
-            "robot-rl replay dataset=rlds:../shared/data/bridge_sample checkpoint=runs/bridge/stages/bc/policy",
+            "robot-rl replay dataset=rlds:data/bridge checkpoint=runs/bridge/stages/bc/policy",
         ),
     ),
     "report": Verb(
@@ -214,7 +214,9 @@ def _split(name: str, verb: Verb, words: Sequence[str]) -> tuple[dict[str, str],
             raise unknown(f"argument of {name}", key, verb.arguments)
     missing = [key for key in verb.required if key not in arguments]
     if missing:
-        raise ConfigError(f"{name} needs {missing[0]}=: {verb.arguments[missing[0]]}. See robot-rl {name} --help")
+        raise ConfigError(
+            f"{name} needs {missing[0]}=: {verb.arguments[missing[0]]}. See robot-rl {name} --help"
+        )
     return arguments, overrides
 
 

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from robot_rl.trainers.loop import ProgressTask
 
@@ -18,7 +25,9 @@ class _Bar:
         self._progress, self._id = progress, progress.add_task(name, total=total, text="")
 
     def update(self, completed: int, text: str = "") -> None:
-        self._progress.update(self._id, completed=completed, **({"text": text} if text else {}))
+        self._progress.update(self._id, completed=completed)
+        if text:
+            self._progress.update(self._id, text=text)
 
 
 class _Lines:

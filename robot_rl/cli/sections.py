@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from reward_vlm import RewardConfig, RewardWrapperConfig
 from robot_rl.agents.bc import BCConfig
 from robot_rl.agents.calql import CalQLConfig
 from robot_rl.agents.policy import PolicyConfig
 from robot_rl.agents.wsrl import WSRLConfig
+from robot_rl.data import schema
 from robot_rl.data.replay import ReplayConfig
-from robot_rl.errors import ConfigError
+from robot_rl.errors import ConfigError, unknown
 from robot_rl.safety.action_guard import ActionGuardConfig
 from robot_rl.trainers.imagined import RefineConfig
 from robot_rl.trainers.loop import LoopConfig
@@ -71,12 +73,20 @@ class CollectConfig:
 @dataclass(frozen=True)
 class EvaluationConfig:
     """Attributes:
-    episodes: held-out seeds a policy is judged on.
+    episodes: seeds a policy is judged on.
+    seeds: `held_out`, which results are quoted on, or `validation`, to tune on.
     """
 
     episodes: int = 200
+    seeds: Literal["held_out", "validation"] = "held_out"
+
+    @property
+    def first_seed(self) -> int:
+        return schema.SEED_HELD_OUT if self.seeds == "held_out" else schema.SEED_VALIDATION
 
     def __post_init__(self) -> None:
+        if self.seeds not in ("held_out", "validation"):
+            raise unknown("evaluation seeds", self.seeds, ("held_out", "validation"))
         if self.episodes < 1:
             raise ConfigError(f"episodes={self.episodes}; expected at least 1")
 

@@ -27,6 +27,7 @@ from robot_rl.cli.sections import (
     OnlineStageConfig,
     TaskConfig,
 )
+from robot_rl.cli.simulation import arms
 from robot_rl.data import schema
 from robot_rl.data.artifact import atomic_write
 from robot_rl.data.episode import Episode
@@ -34,12 +35,12 @@ from robot_rl.data.replay import Mixer, ReplayBuffer, ReplayConfig
 from robot_rl.data.statistics import Statistics
 from robot_rl.data.video import write_video
 from robot_rl.errors import ConfigError
+from robot_rl.safety import GuardedVectorEnv
 from robot_rl.trainers.imagined import RefineLearner
 from robot_rl.trainers.loop import LoopConfig, train
 from robot_rl.trainers.online import OnlineLearner
 from robot_rl.trainers.protocols import Learner
 from robot_rl.trainers.rollout import rollout
-from robot_rl.safety import GuardedVectorEnv
 from sim import ExpertPolicy, RandomPolicy
 from sim.experts import RandomConfig
 from world_model import WorldModel, WorldModelEnv, WorldModelLearner, WorldModelLearnerConfig
@@ -47,7 +48,7 @@ from world_model.metrics import evaluate_world_model, side_by_side
 
 Metrics = dict[str, float]
 NEVER = 10_000
-"""Steps of held success until an episode ends: longer than any, so that only the judge or the clock ends it."""
+"""Steps of held success that end an episode: more than there are, so that the judge or the clock ends it."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def demos(context: Context) -> list[Episode]:
         "demos",
         range(first, first + collect.demos),
         "expert",
-        lambda env: ExpertPolicy(env.unwrapped, task.demo_noise),
+        lambda env: ExpertPolicy(arms(env), task.demo_noise),
         hold_steps=collect.hold_steps,
     )
 
@@ -118,7 +119,7 @@ def rollouts(context: Context) -> list[Episode]:
         "perturbed",
         range(first, first + collect.perturbed),
         "expert",
-        lambda env: ExpertPolicy(env.unwrapped, collect.perturbed_noise, scale_range=(0.3, 1.0)),
+        lambda env: ExpertPolicy(arms(env), collect.perturbed_noise, scale_range=(0.3, 1.0)),
         **hold,
     )
     first += collect.perturbed
@@ -126,14 +127,14 @@ def rollouts(context: Context) -> list[Episode]:
         "random",
         range(first, first + collect.random),
         "random",
-        lambda env: random_policy(context, env),
+        lambda env: random_policy(context.task, env),
         **hold,
     )
 
 
-def random_policy(context: Context, env: GuardedVectorEnv) -> RandomPolicy:
+def random_policy(task: str, env: GuardedVectorEnv) -> RandomPolicy:
     """Random motion; drawn towards the middle of the table where we know where that is."""
-    pull = RandomConfig().pull if context.task.startswith("widowx/") else 0.0
+    pull = RandomConfig().pull if task.startswith("widowx/") else 0.0
     return RandomPolicy(env.num_envs, env.single_action_space.shape[0], RandomConfig(pull=pull))
 
 
@@ -168,11 +169,12 @@ def fit_bc(context: Context) -> Metrics:
     if context.dataset is not None:  # no simulator to judge it: keep some back
         episodes, test = held_back(episodes, 0.2, context.seed)
     first = episodes[0]
+    _, height, width, _ = first.observations[schema.IMAGE].shape
     config = dataclasses.replace(
         context.section("policy", PolicyConfig),
         state_dim=first.observations[schema.STATE].shape[1],
         action_dim=first.action.shape[1],
-        image_shape=first.observations[schema.IMAGE].shape[1:3],
+        image_shape=(height, width),
         seed=context.seed,
     )
     policy = ActorPolicy(config, Statistics.from_episodes(episodes))
@@ -295,15 +297,16 @@ def fit_offline(context: Context) -> Metrics:
     config = context.section("offline", OfflineConfig)
     policy, judge = load_policy(context, "refine"), load_reward(context)
     recorded = [*demos(context), *rollouts(context), *refined_rollouts(context)]
-    buffer: ReplayBuffer | Mixer = labelled_buffer(policy, judge, recorded, config.replay)
-    metrics = {"episodes": float(len(recorded)), "transitions": float(len(buffer))}
+    real = labelled_buffer(policy, judge, recorded, config.replay)
+    buffer: ReplayBuffer | Mixer = real
+    metrics = {"episodes": float(len(recorded)), "transitions": float(len(real))}
     if config.imagined > 0:
         seeds = range(schema.SEED_ROLLOUTS, schema.SEED_ROLLOUTS + config.imagined_episodes)
         runner = PolicyRunner(policy, deterministic=False, seed=context.seed)
-        dreams = rollout(imagined_env(context), runner, seeds, context.origin("imagined"))
+        dreams = rollout(imagined_env(context), runner, seeds, context.simulation.origin("imagined"))
         imagined = labelled_buffer(policy, judge, dreams, config.replay)
         shares = {"recorded": 1 - config.imagined, "imagined": config.imagined}
-        buffer = Mixer({"recorded": buffer, "imagined": imagined}, shares)
+        buffer = Mixer({"recorded": real, "imagined": imagined}, shares)
     sac = dataclasses.replace(config.learner.sac, seed=context.seed)
     learner = CalQLLearner(policy, buffer, dataclasses.replace(config.learner, sac=sac))
     fit(context, "offline", learner)
@@ -326,12 +329,12 @@ def fit_online(context: Context) -> Metrics:
     sac = dataclasses.replace(config.agent.sac, seed=context.seed)
     agent = WSRL(policy, dataclasses.replace(config.agent, sac=sac, seed=context.seed), offline)
     agent.agent.load_critics(context.run.stage_dir("offline") / "critic", {"task": context.task})
-    env = context.vector_env(config.practice.episodes_per_update, hold_steps=NEVER)
+    env = context.simulation.vector_env(config.practice.episodes_per_update, hold_steps=NEVER)
     try:
         learner = OnlineLearner(
             RewardWrapper(env, judge, config.reward),
             agent,
-            context.origin("online"),
+            context.simulation.origin("online"),
             config.practice,
             schema.SEED_ONLINE + context.seed * 10_000,
         )

@@ -41,7 +41,5 @@ class Learner(Protocol):
 class SuccessModel(Protocol):
     """Judges pictures: the learned reward, or the simulator's truth behind the same face."""
 
-    def success_probability(
-        self, images: npt.NDArray[np.uint8], instruction: str
-    ) -> npt.NDArray[np.float32]:
+    def success_probability(self, images: npt.NDArray[np.uint8], instruction: str) -> npt.NDArray[np.float32]:
         """Calibrated probability (N,) that `instruction` is fulfilled in `images` (N, H, W, 3)."""

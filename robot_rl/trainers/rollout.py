@@ -45,6 +45,11 @@ class _Member:
         )
 
 
+def seeds_of(seeds: npt.NDArray[np.int64]) -> Any:
+    """One seed a member: every vector environment here takes a list, though Gymnasium's signature says int."""
+    return seeds.tolist()
+
+
 def rollout(
     env: VectorEnv,
     policy: Policy,
@@ -84,7 +89,7 @@ def rollout(
     while True:
         mask = np.zeros(count, bool)
         member_seeds = np.zeros(count, np.int64)
-        for i in np.flatnonzero(pending_reset):
+        for i in np.flatnonzero(pending_reset).tolist():
             if queue:
                 index, seed = queue.pop()
                 members[i] = _Member(index, seed, "")
@@ -95,12 +100,12 @@ def rollout(
         if mask.any():
             if not observations and not mask.all():  # fewer seeds than members: the rest idle on copies
                 member_seeds[~mask] = member_seeds[mask][0]
-                observations, info = env.reset(seed=member_seeds.tolist())
+                observations, info = env.reset(seed=seeds_of(member_seeds))
             else:
                 options = {"reset_mask": mask} if observations else None
-                observations, info = env.reset(seed=member_seeds.tolist(), options=options)
+                observations, info = env.reset(seed=seeds_of(member_seeds), options=options)
             policy.reset(mask, member_seeds)
-            for i in np.flatnonzero(mask):
+            for i in np.flatnonzero(mask).tolist():
                 member = members[i]
                 assert member is not None
                 member.instruction = info["instruction"][i]

@@ -1,0 +1,190 @@
+"""The short verbs: collect, eval, report, export, bringup."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robot_rl.agents.policy import ActorPolicy, PolicyRunner
+from robot_rl.cli.config import build, resolve, run_config
+from robot_rl.cli.progress import TerminalProgress
+from robot_rl.cli.report import write_report
+from robot_rl.cli.sections import EvaluationConfig, SafetyConfig, TaskConfig
+from robot_rl.cli.simulation import Simulation, arms, counting, task_spec
+from robot_rl.cli.stages import STAGES, random_policy
+from robot_rl.data import schema
+from robot_rl.data.artifact import atomic_write
+from robot_rl.data.store import EpisodeStore
+from robot_rl.data.video import write_video
+from robot_rl.errors import ConfigError, DataError, MissingExtraError
+from robot_rl.safety import GuardConfig, GuardedVectorEnv
+from robot_rl.trainers.bundle import KIND as BUNDLE
+from robot_rl.trainers.bundle import export_bundle, load_bundle
+from robot_rl.trainers.evaluate import evaluate as run_evaluation
+from robot_rl.trainers.protocols import Policy
+from robot_rl.trainers.rollout import rollout
+from robot_rl.trainers.run import Run, versions
+from sim import ExpertPolicy
+
+
+def whole_number(arguments: dict[str, str], name: str, default: int, least: int = 1) -> int:
+    """The argument `name` as an int of at least `least`."""
+    text = arguments.get(name, str(default))
+    if not text.isdigit() or int(text) < least:
+        raise ConfigError(f"{name}={text!r}; expected a whole number of at least {least}")
+    return int(text)
+
+
+def manifest(path: str) -> dict[str, Any]:
+    """What a checkpoint says of itself, before it is loaded and checked.
+
+    Raises:
+        DataError: there is none.
+    """
+    file = Path(path) / "manifest.json"
+    if not file.exists():
+        raise DataError(
+            f"{path} is no checkpoint: it has no manifest.json. Policies stand in RUN/stages/STAGE/policy"
+        )
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content
+
+
+def load_actor(path: str, task: str | None) -> ActorPolicy:
+    """A policy checkpoint or the policy of a bundle; `task`: what it must be for.
+
+    Raises:
+        DataError: missing, damaged, or for another task.
+    """
+    expect = {"task": task} if task else None
+    if manifest(path).get("kind") == BUNDLE:
+        return load_bundle(path, expect).policy
+    return ActorPolicy.load(path, expect)
+
+
+def actor(source: str, simulation: Simulation, env: GuardedVectorEnv, noise: float = 0.0) -> Policy:
+    """The policy that `source` names: `expert`, `random`, or a checkpoint's path."""
+    if source == "expert":
+        return ExpertPolicy(arms(env), noise)
+    if source == "random":
+        return random_policy(simulation.task, env)
+    return PolicyRunner(load_actor(source, simulation.task))
+
+
+def collect(arguments: dict[str, str], overrides: list[str]) -> int:
+    """Record episodes into a store, each committed as soon as it and those before it are done."""
+    config = resolve(overrides)
+    simulation = Simulation(config)
+    number = whole_number(arguments, "episodes", 50)
+    first = whole_number(arguments, "first_seed", schema.SEED_DEMOS, least=0)
+    source = arguments.get("source", "expert")
+    task = build(TaskConfig, config.task, "task")
+    try:
+        noise = float(arguments.get("noise", task.demo_noise))
+    except ValueError as error:
+        raise ConfigError(f"noise={arguments['noise']!r}; expected a number") from error
+    store = EpisodeStore(arguments["out"], create=True)
+    env = simulation.vector_env(min(number, config.collect.num_envs), hold_steps=config.collect.hold_steps)
+    wins = steps = 0
+    try:
+        policy = actor(source, simulation, env, noise)
+        with TerminalProgress().task("collect", number) as bar:
+            batch = 4 * env.num_envs  # what a Ctrl-C can lose
+            for start in range(first, first + number, batch):
+                seeds = range(start, min(start + batch, first + number))
+                episodes = rollout(env, policy, seeds, simulation.origin(Path(source).name))
+                store.extend(episodes)
+                wins += sum(episode.succeeded for episode in episodes)
+                steps += sum(map(len, episodes))
+                bar.update(seeds.stop - first)
+    finally:
+        env.close()
+    print(f"{number} episodes ({steps} steps, {wins / number:.0%} successful) added to {store.path}")
+    return 0
+
+
+def evaluate(arguments: dict[str, str], overrides: list[str]) -> int:
+    """Success on the evaluation seeds."""
+    config = resolve(overrides)
+    source = arguments["checkpoint"]
+    if source not in ("expert", "random"):
+        if not any(text.startswith("task=") for text in overrides):
+            config = resolve([*overrides, f"task={manifest(source)['metadata']['task']}"])
+    simulation = Simulation(config)
+    section = build(EvaluationConfig, config.evaluation, "evaluation")
+    number = whole_number(arguments, "episodes", section.episodes)
+    seeds = range(section.first_seed, section.first_seed + number)
+    env = simulation.vector_env(min(number, config.collect.num_envs))
+    try:
+        policy = actor(source, simulation, env)
+        with TerminalProgress().task("evaluate", number) as bar:
+            result, episodes = run_evaluation(
+                env, policy, seeds, simulation.origin(source), counting(bar), keep_images="video" in arguments
+            )
+    finally:
+        env.close()
+    success = result.summary()
+    curtailed = sum(result.curtailed) / sum(result.steps)
+    print(
+        f"{simulation.task}: success {success['mean']:.1%} [{success['low']:.1%}, {success['high']:.1%}] "
+        f"of {number} episodes ({section.seeds} seeds), {np.mean(result.steps):.1f} steps an episode, "
+        f"{curtailed:.1%} of steps curtailed by the guard"
+    )
+    if "video" in arguments:
+        frames = np.concatenate([episode.observations[schema.IMAGE] for episode in episodes[:8]])
+        write_video(Path(arguments["video"]), frames, fps=8, scale=4)
+        print(f"video: {arguments['video']}")
+    if "json" in arguments:
+        content = {"task": simulation.task, "checkpoint": source, "success": success, **asdict(result)}
+        atomic_write(Path(arguments["json"]), json.dumps(content).encode())
+    return 0
+
+
+def report(arguments: dict[str, str], overrides: list[str]) -> int:
+    """report.html again."""
+    print(f"report: {write_report(Run(Path(arguments['run'])).path)}")
+    return 0
+
+
+def export(arguments: dict[str, str], overrides: list[str]) -> int:
+    """The policy bundle of a run."""
+    run = Run(Path(arguments["run"]))
+    made = [name for name, stage in STAGES.items() if stage.policy == name and run.done(name)]
+    if not made:
+        raise DataError(f"{run.path} holds no finished policy: robot-rl pipeline resume={run.path}")
+    stage = arguments.get("stage", made[-1])
+    if stage not in made:
+        raise ConfigError(f"stage={stage!r} has no policy in {run.path}; expected one of {', '.join(made)}")
+    config = run_config(run)
+    safety = build(SafetyConfig, config.safety, "safety")
+    spec = task_spec(config)
+    out = Path(arguments.get("out", run.path / "bundle"))
+    export_bundle(
+        run.stage_dir(stage) / "policy",
+        out,
+        task=spec.name,
+        robot=spec.robot,
+        instruction=spec.instruction,
+        control_hz=spec.control_hz,
+        guard=GuardConfig.widowx_250s() if spec.robot == config.robot.name else None,
+        action_guard=safety.action,
+        metadata={"stage": stage, "run": run.path.name, "versions": versions()},
+    )
+    load_bundle(out)
+    print(f"bundle: {out} (policy of stage {stage}, every hash checked)")
+    return 0
+
+
+def bringup(arguments: dict[str, str], overrides: list[str]) -> int:
+    """The ROS 2 graph, from pip alone."""
+    bundle = load_bundle(arguments["bundle"])
+    try:
+        graph: Any = importlib.import_module("robot_rl_ros.bringup")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "rclpy", "ros") from error
+    return int(graph.main(arguments["bundle"], bundle.task, whole_number(arguments, "episodes", 1, least=0)))
