@@ -52,8 +52,8 @@ def _svg(figure: Figure, name: str, description: str) -> Markup:
     text = text[text.index("<svg") :].replace(_INK, "currentColor").replace(_GRID, "var(--grid)")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # Ids are shared by the whole page: figure_1 of one chart must not be that of another.
-    text = re.sub(r'id="(\w+)"', rf'id="{name}-\1"', text)
-    text = re.sub(r'(url\(#|href="#)(\w+)', rf"\1{name}-\2", text)
+    text = re.sub(r'id="([\w.-]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r'(url\(#|href="#)([\w.-]+)', rf"\1{name}-\2", text)
     label = Markup.escape(description)
     return Markup(text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
 
@@ -72,7 +72,7 @@ def success_chart(stages: Sequence[Mapping[str, Any]]) -> Markup:
         stages: in order, each with `name`, `mean`, `low`, `high`.
     """
     with matplotlib.rc_context(_STYLE):
-        figure, (axes,) = _figure(7.2, 3.2)
+        figure, (axes,) = _figure(9.6, 3.3)
         x = np.arange(len(stages))
         mean = np.array([stage["mean"] for stage in stages])
         errors = [
@@ -83,7 +83,7 @@ def success_chart(stages: Sequence[Mapping[str, Any]]) -> Markup:
         axes.errorbar(x, mean, yerr=np.abs(errors), fmt="o", color=COLOURS[0], capsize=5, markersize=6)
         for position, value in zip(x, mean, strict=True):
             axes.annotate(
-                f"{value:.0%}", (position + 0.09, value), xytext=(4, -3), textcoords="offset points"
+                f"{value:.1%}", (position + 0.26, value), xytext=(4, -3), textcoords="offset points"
             )
         axes.set_xticks(x, [stage["name"] for stage in stages])
         axes.set_xlim(-0.6, len(stages) - 0.4)
@@ -132,7 +132,7 @@ def reward_chart(curves: Mapping[str, Any]) -> Markup | None:
         return None
     threshold = float(curves.get("threshold", 0.5))
     with matplotlib.rc_context(_STYLE):
-        figure, panels = _figure(3.7 * len(episodes), 2.5, 1, len(episodes))
+        figure, panels = _figure(4.8 * len(episodes), 2.7, 1, len(episodes))
         for axes, episode in zip(panels, episodes, strict=True):
             probability = episode["probability"]
             steps = np.arange(len(probability))
@@ -166,7 +166,7 @@ def safety_chart(reasons: Mapping[str, int], steps: int) -> Markup | None:
     if not shown or steps <= 0:
         return None
     with matplotlib.rc_context(_STYLE):
-        figure, (axes,) = _figure(7.2, 0.6 + 0.36 * len(shown))
+        figure, (axes,) = _figure(9.6, 0.6 + 0.36 * len(shown))
         shares = [count / steps for _, count in shown]
         axes.barh([name.replace("_", " ") for name, _ in shown], shares, color=COLOURS[4], height=0.55)
         for position, ((_, count), share) in enumerate(zip(shown, shares, strict=True)):
