@@ -1,8 +1,8 @@
 """The whole graph on a simulated arm.
 
-    ros2 launch robot_rl_ros sim.launch.py bundle:=/path/to/bundle
-    ros2 service call /wx250s/guard/reset std_srvs/srv/Trigger
-    ros2 service call /wx250s/policy/enable std_srvs/srv/SetBool "{data: true}"
+ros2 launch robot_rl_ros sim.launch.py bundle:=/path/to/bundle
+ros2 service call /wx250s/guard/reset std_srvs/srv/Trigger
+ros2 service call /wx250s/policy/enable std_srvs/srv/SetBool "{data: true}"
 """
 
 import sys

@@ -50,6 +50,11 @@ RESET_GUARD_SERVICE = "guard/reset"
 ENABLE_SERVICE = "policy/enable"
 RESET_SIM_SERVICE = "sim/reset"
 
+STOPS = frozenset(
+    ("non_finite", "wrong_shape", "out_of_order", "stale_command", "stale_state", "inactive", "estop")
+)
+"""Reasons with which the guard holds the arm; the others let it go on, within its limits."""
+
 
 def seconds(stamp: Time) -> float:
     """A stamp in seconds."""

@@ -28,7 +28,7 @@ PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
 
 
 def loopback_environment(folder: Path, domain_id: int) -> dict[str, str]:
-    """Environment variables under which Fast DDS listens on 127.0.0.1 alone; writes its profile to `folder`."""
+    """Variables under which Fast DDS listens on 127.0.0.1 alone; its profile is written to `folder`."""
     profile = folder / "loopback.xml"
     profile.write_text(PROFILE)
     return {

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.utilities import try_shutdown
 
 from robot_rl.errors import RobotRLError
+
+PARENT_VARIABLE = "ROBOT_RL_BRINGUP_PID"
+"""Set for the processes of a bring-up: they end when that process is gone, however it ended."""
 
 
 def run(make: Callable[[], Node]) -> None:
@@ -18,6 +23,9 @@ def run(make: Callable[[], Node]) -> None:
     node = None
     try:
         node = make()
+        parent = os.environ.get(PARENT_VARIABLE)
+        if parent is not None:
+            node.create_timer(1.0, lambda: None if os.getppid() == int(parent) else try_shutdown())
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
@@ -27,5 +35,4 @@ def run(make: Callable[[], Node]) -> None:
     finally:
         if node is not None:
             node.destroy_node()
-        if rclpy.ok():
-            rclpy.shutdown()
+        try_shutdown()

@@ -1,0 +1,148 @@
+"""The conductor node: runs episodes through the graph and reports each as a line of JSON on stdout.
+
+An episode: policy off, simulator reset to the episode's seed, guard reset, policy on; it ends with
+success by the simulator's truth, with a stop of the guard, or with the clock.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.client import Client
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
+from rclpy.task import Future
+from rclpy.utilities import try_shutdown
+from std_msgs.msg import Bool, Float32, String
+from std_srvs.srv import SetBool, Trigger
+
+from robot_rl.data import schema
+from robot_rl.errors import RobotRLError
+from robot_rl_ros import messages
+
+CALL_TIMEOUT_S = 10.0
+RETRY_S = 5.0
+
+
+class Conductor(Node):
+    """Parameters: `episodes` (0: without end), `seed` (of the first), `timeout_s` (of an episode),
+    `start_timeout_s` (until the graph answers) [s]."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("conductor", **kwargs)
+        self.episodes = int(self.declare_parameter("episodes", 1).value or 0)
+        self.seed = int(self.declare_parameter("seed", schema.SEED_HELD_OUT).value or 0)
+        self.timeout_s = float(self.declare_parameter("timeout_s", 20.0).value or 20.0)
+        self.start_timeout_s = float(self.declare_parameter("start_timeout_s", 90.0).value or 90.0)
+        self._success, self._reason, self._factors = False, "", [0.0]
+        self.create_subscription(Bool, messages.SUCCESS, self._on_success, messages.SENSOR_QOS)
+        self.create_subscription(String, messages.REASON, self._on_reason, messages.LATCHED_QOS)
+        self.create_subscription(Float32, messages.REAL_TIME_FACTOR, self._on_factor, messages.SENSOR_QOS)
+        self._reset_sim = self.create_client(Trigger, messages.RESET_SIM_SERVICE)
+        self._reset_guard = self.create_client(Trigger, messages.RESET_GUARD_SERVICE)
+        self._enable = self.create_client(SetBool, messages.ENABLE_SERVICE)
+        self._sim_parameters = AsyncParameterClient(self, "sim_arm")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+
+    def _on_success(self, message: Bool) -> None:
+        self._success = self._success or message.data
+
+    def _on_reason(self, message: String) -> None:
+        self._reason = message.data
+
+    def _on_factor(self, message: Float32) -> None:
+        self._factors.append(message.data)
+
+    def run(self, report: Callable[[dict[str, Any]], None]) -> None:
+        """All episodes.
+
+        Raises:
+            RobotRLError: a part of the graph does not answer.
+        """
+        deadline = time.monotonic() + self.start_timeout_s
+        for client in (self._reset_sim, self._reset_guard, self._enable):
+            while not client.service_is_ready():
+                if time.monotonic() > deadline:
+                    raise RobotRLError(
+                        f"{client.srv_name} did not appear in {self.start_timeout_s:g} s: does its node run?"
+                    )
+                self._executor.spin_once(timeout_sec=0.1)
+        number = 0
+        while self.episodes == 0 or number < self.episodes:
+            report(self._episode(self.seed + number))
+            number += 1
+
+    def _episode(self, seed: int) -> dict[str, Any]:
+        self._call(self._enable, SetBool.Request(data=False))
+        parameter = Parameter("seed", value=seed)
+        self._wait(self._sim_parameters.set_parameters([parameter]), "sim_arm parameters")
+        self._insist(self._reset_sim, Trigger.Request())
+        self._spin(0.2)  # states and pictures of before the reset are stale by then
+        self._insist(self._reset_guard, Trigger.Request())
+        self._insist(self._enable, SetBool.Request(data=True))
+        start = time.monotonic()
+        self._success, self._reason, self._factors = False, "", self._factors[-1:]
+        moving = False
+        while not self._success and time.monotonic() - start < self.timeout_s:
+            self._executor.spin_once(timeout_sec=0.05)
+            # Until the first command the guard reports that it waits.
+            moving = moving or self._reason != "inactive"
+            if moving and self._reason in messages.STOPS:
+                break
+        outcome = {
+            "seed": seed,
+            "success": self._success,
+            "duration_s": round(time.monotonic() - start, 3),
+            "stopped": self._reason if not self._success and self._reason in messages.STOPS else "",
+            "real_time_factor": round(sum(self._factors) / len(self._factors), 3),
+        }
+        self._call(self._enable, SetBool.Request(data=False))
+        return outcome
+
+    def _spin(self, duration_s: float) -> None:
+        end = time.monotonic() + duration_s
+        while time.monotonic() < end:
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def _wait(self, future: Future, what: str) -> Any:
+        self._executor.spin_until_future_complete(future, timeout_sec=CALL_TIMEOUT_S)
+        if not future.done():
+            raise RobotRLError(f"{what} did not answer in {CALL_TIMEOUT_S:g} s: has its node ended?")
+        return future.result()
+
+    def _call(self, client: Client, request: Any) -> Any:
+        return self._wait(client.call_async(request), client.srv_name)
+
+    def _insist(self, client: Client, request: Any) -> None:
+        """Call until it succeeds: a node may still be waiting for its first messages."""
+        deadline = time.monotonic() + RETRY_S
+        while not (response := self._call(client, request)).success:
+            if time.monotonic() > deadline:
+                raise RobotRLError(f"{client.srv_name} refuses: {response.message}")
+            self._spin(0.1)
+
+
+def main() -> None:
+    rclpy.init()
+    try:
+        node = Conductor()
+        node.run(lambda outcome: print(json.dumps(outcome), flush=True))  # noqa: T201 - its only output
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except RobotRLError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    finally:
+        try_shutdown()
+
+
+if __name__ == "__main__":
+    main()
