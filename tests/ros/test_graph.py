@@ -1,0 +1,179 @@
+# ruff: noqa: E402, I001 - rclpy may be absent
+"""Arm, policy and guard together in one process: an untrained policy moves a simulated arm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed (requirements-ros.txt)")
+
+import yaml
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from robot_rl_ros import messages
+from robot_rl_ros.guard import GuardNode
+from robot_rl_ros.policy import PolicyNode
+from robot_rl_ros.sim_arm import REPORTED, SimArmNode
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from robot_rl.data import schema
+from robot_rl.errors import DataError
+from robot_rl.safety import GuardConfig
+from tests.ros.conftest import ROOT, Graph
+
+pytestmark = pytest.mark.ros
+CONFIG = GuardConfig.widowx_250s()
+
+
+class Listener(Node):
+    """Stands beside the graph and writes down what passes."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("listener", **kwargs)
+        self.states: list[JointState] = []
+        self.pictures: list[Image] = []
+        self.commands: list[np.ndarray] = []
+        self.success: list[bool] = []
+        self.create_subscription(JointState, messages.JOINT_STATES, self.states.append, messages.SENSOR_QOS)
+        self.create_subscription(Image, messages.CAMERA, self.pictures.append, messages.SENSOR_QOS)
+        self.create_subscription(
+            JointTrajectory,
+            messages.DRIVER_TRAJECTORY,
+            lambda m: self.commands.append(np.array(m.points[0].positions)),
+            messages.COMMAND_QOS,
+        )
+        self.create_subscription(
+            Bool, messages.SUCCESS, lambda m: self.success.append(m.data), messages.SENSOR_QOS
+        )
+        self.driver = self.create_publisher(JointTrajectory, messages.DRIVER_TRAJECTORY, messages.COMMAND_QOS)
+        self.reset_sim = self.create_client(Trigger, messages.RESET_SIM_SERVICE)
+        self.reset_guard = self.create_client(Trigger, messages.RESET_GUARD_SERVICE)
+        self.enable = self.create_client(SetBool, messages.ENABLE_SERVICE)
+
+    def pose(self) -> np.ndarray:
+        state = self.states[-1]
+        return np.array(messages.by_name(state.name, state.position, CONFIG.names))
+
+
+def test_the_simulated_arm_behaves_like_the_driver(graph: Graph) -> None:
+    arm = graph.add(SimArmNode, image_size=32, seed=5)
+    listener = graph.add(Listener)
+    graph.until(lambda: len(listener.states) > 3 and len(listener.pictures) > 1 and len(listener.success) > 0)
+    state, picture = listener.states[-1], listener.pictures[-1]
+    assert tuple(state.name) == REPORTED
+    assert len(state.position) == len(state.velocity) == len(state.effort) == len(REPORTED)
+    assert (picture.height, picture.width, picture.encoding) == (32, 32, "rgb8")
+    assert np.ptp(messages.picture_from(picture)) > 50
+    assert listener.success[-1] is False
+
+    home = listener.pose()
+    target = home + np.array([0.3, 0, 0, 0, 0, 0, 0])
+    stamp = listener.get_clock().now().to_msg()
+    graph.until(lambda: listener.driver.get_subscription_count() >= 1)
+    listener.driver.publish(messages.trajectory_message(CONFIG.names, target, stamp, 0.02))
+    graph.until(lambda: abs(listener.pose()[0] - target[0]) < 0.03)
+    listener.driver.publish(messages.trajectory_message(CONFIG.names, target * np.nan, stamp, 0.02))
+    graph.during(0.3)
+    assert np.isfinite(listener.pose()).all()
+
+    graph.call(listener.reset_sim, Trigger.Request())
+    listener.states.clear()
+    graph.until(lambda: len(listener.states) > 2)
+    np.testing.assert_allclose(listener.pose(), home, atol=1e-3)
+    arm.set_parameters([Parameter("seed", value=6)])
+    graph.call(listener.reset_sim, Trigger.Request())
+    other = arm.env.scene.position("block")
+    arm.set_parameters([Parameter("seed", value=5)])
+    graph.call(listener.reset_sim, Trigger.Request())
+    assert np.abs(arm.env.scene.position("block") - other).max() > 1e-3
+
+
+def test_an_episode_runs_through_the_whole_graph(graph: Graph, bundle: Path) -> None:
+    graph.add(SimArmNode, image_size=32)
+    guard = graph.add(GuardNode, bundle=str(bundle))
+    policy = graph.add(PolicyNode, bundle=str(bundle), max_image_age_s=2.0, max_skew_s=2.0)
+    listener = graph.add(Listener)
+    listener.destroy_publisher(listener.driver)
+    graph.until(lambda: policy._observation() is not None and guard._measured is not None)
+    start = listener.pose()
+    assert graph.call(listener.reset_guard, Trigger.Request()).success
+    assert graph.call(listener.enable, SetBool.Request(data=True)).success
+    graph.until(lambda: len(listener.commands) > 60)
+    assert guard.guard.fault == ""
+    assert np.abs(listener.pose() - start)[:6].max() > 0.02
+    commands = np.array(listener.commands)
+    assert (commands >= np.array(CONFIG.lower)).all()
+    assert (commands <= np.array(CONFIG.upper)).all()
+    writers = listener.get_publishers_info_by_topic("/wx250s/" + messages.DRIVER_TRAJECTORY)
+    assert [writer.node_name for writer in writers] == ["guard"]
+
+    # A policy that goes mad: the arm stops where it is, and stays.
+    policy.runner.act = lambda observation: np.full((1, 7), np.nan, np.float32)
+    policy.controller.ramp = lambda *arguments: np.full((10, 7), np.nan)
+    graph.until(lambda: guard.guard.fault == "non_finite")
+    held = len(listener.commands)
+    graph.until(lambda: len(listener.commands) > held + 20)
+    last = np.array(listener.commands[held + 5 :])
+    assert np.isfinite(last).all()
+    np.testing.assert_array_equal(last, np.tile(last[0], (len(last), 1)))
+
+
+def test_the_policy_does_as_in_the_simulator(graph: Graph, bundle: Path) -> None:
+    """One observation gives the node's setpoints and the simulator's."""
+    import sim
+    from robot_rl.agents.policy import PolicyRunner
+    from robot_rl.trainers.bundle import load_bundle
+
+    node = graph.add(PolicyNode, bundle=str(bundle))
+    env = sim.make("widowx/push", image_size=32).unwrapped
+    observation, _ = env.reset(seed=3)
+    measured = env.scene.arm.measured
+    node._setpoint = env.scene.arm.setpoint
+    ramp = node._think(measured, observation[schema.IMAGE], measured)
+    requested: list[np.ndarray] = []
+    env.set_command_filter(lambda setpoint, _measured, _time: (requested.append(setpoint) or setpoint, 0))
+    action = PolicyRunner(load_bundle(bundle).policy).act(
+        {key: value[None] for key, value in observation.items()}
+    )
+    env.step(action[0])
+    env.close()
+    np.testing.assert_allclose(ramp, requested, atol=1e-6)
+
+
+def test_the_policy_is_silent_when_it_does_not_see(graph: Graph, bundle: Path) -> None:
+    node = graph.add(PolicyNode, bundle=str(bundle))
+    listener = graph.add(Listener)
+    response = graph.call(listener.enable, SetBool.Request(data=True))
+    assert not response.success
+    assert "picture" in response.message
+    node._enabled = True
+    graph.during(0.2)
+    assert node._sequence == 0
+
+
+def test_a_damaged_bundle_is_refused(graph: Graph, bundle: Path, tmp_path: Path) -> None:
+    import shutil
+
+    damaged = tmp_path / "damaged"
+    shutil.copytree(bundle, damaged)
+    text = (damaged / "safety.json").read_text()
+    (damaged / "safety.json").write_text(text.replace("3.14158", "9.14158"))
+    for make in (GuardNode, PolicyNode):
+        with pytest.raises(DataError, match=r"safety\.json"):
+            graph.add(make, bundle=str(damaged))
+
+
+def test_the_parameter_file_fits_the_nodes(graph: Graph, bundle: Path) -> None:
+    settings = yaml.safe_load((ROOT / "ros_nodes/config/sim.yaml").read_text())
+    for name, make in (("sim_arm", SimArmNode), ("policy", PolicyNode), ("guard", GuardNode)):
+        values = settings[f"/**/{name}"]["ros__parameters"]
+        node = graph.add(make, **values | ({} if name == "sim_arm" else {"bundle": str(bundle)}))
+        for key, value in values.items():
+            assert node.get_parameter(key).value == value
