@@ -95,7 +95,8 @@ def check_opengl() -> Finding:
         rate = _PICTURES / (time.perf_counter() - start)
         renderer.close()
     except (RobotRLError, ImportError, AttributeError, RuntimeError, OSError) as error:
-        return Finding(FAIL, "OpenGL", str(error).splitlines()[0], remedy)
+        cause = str(error.__cause__ or error) or type(error).__name__
+        return Finding(FAIL, "OpenGL", f"no picture off screen ({cause.splitlines()[0]})", remedy)
     backend = os.environ.get("MUJOCO_GL", "default")
     red, green, blue = (int(channel) for channel in picture[32, 32])
     if not (red > 2 * green and red > 2 * blue):
@@ -188,8 +189,8 @@ def check_allocator() -> Finding:
 CHECKS: tuple[Callable[[], Finding], ...] = (
     check_python,
     check_torch,
-    check_core,
     check_opengl,
+    check_core,
     lambda: check_extra("metaworld", "Meta-World tasks", "pip install 'robot-rl[metaworld]'"),
     lambda: check_extra(
         "robosuite",
