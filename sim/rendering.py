@@ -59,7 +59,7 @@ try:
     import mujoco
 except (ImportError, AttributeError, RuntimeError) as error:  # PyOpenGL raises AttributeError
     raise RenderingError(
-        f"MUJOCO_GL={os.environ['MUJOCO_GL']} does not load ({error}): unset it, or {REMEDY}"
+        f"mujoco does not import with MUJOCO_GL={os.environ['MUJOCO_GL']} ({error}): unset it, or {REMEDY}"
     ) from error
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
+import os
+import subprocess
+import sys
+from pathlib import Path
 
-from sim.rendering import Renderer, RenderingError, without_shadows  # isort: skip - before mujoco
+import numpy as np
+
+from sim.rendering import Renderer, without_shadows  # isort: skip - before mujoco
 
 import mujoco
 
@@ -52,7 +56,18 @@ def test_a_picture_larger_than_the_declared_buffer() -> None:
     renderer.close()
 
 
-def test_without_opengl_the_error_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("mujoco.gl_context.GLContext")
-    with pytest.raises(RenderingError, match="libosmesa6"):
-        Renderer(scene("1 0 0")[0])
+def test_without_opengl_the_error_names_the_remedy() -> None:
+    """In a process of its own: MuJoCo reads the backend once."""
+    script = "from tests.sim.test_rendering import Renderer, scene; Renderer(scene('1 0 0')[0])"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"MUJOCO_GL": "disable"},
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("sim.rendering.RenderingError: no off-screen OpenGL")
+    assert "apt-get install -y libegl1 libosmesa6" in last
