@@ -153,7 +153,7 @@ def check_ros() -> Finding:
         )
         return Finding(WARN, "ROS 2", f"rclpy does not import ({reason}); only bringup needs it", remedy)
     distribution = os.environ.get("ROS_DISTRO", "from pip wheels")
-    return Finding(OK, "ROS 2", f"rclpy {distribution} at {Path(rclpy.__file__).parent}")
+    return Finding(OK, "ROS 2", f"rclpy {distribution} at {Path(str(rclpy.__file__)).parent}")
 
 
 def check_disk(folder: Path | None = None) -> Finding:

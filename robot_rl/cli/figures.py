@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 # Stand-ins that no chart draws otherwise, replaced in the SVG by what the page's style sheet says.
 _INK, _GRID = "#010203", "#040506"
 COLOURS = ("#3b7ddd", "#e07b39", "#2f9e77", "#a566c9", "#d1495b", "#6c8a9c")
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,
