@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from itertools import pairwise
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -48,13 +49,20 @@ class WorldModelConfig:
     target: str = "residual"
     """What is diffused: the next frame, or its difference to the last one."""
     sigma_data: float = 0.5
-    log_sigma_mean: float = 1.0
+    log_sigma_mean: float = 3.0
+    """High: one step starts from noise alone, so training must not see the answer through the noise."""
     log_sigma_std: float = 1.0
     sigma_min: float = 0.002
-    sigma_max: float = 5.0
+    sigma_max: float = 20.0
     rho: float = 7.0
     steps: int = 1
     """Euler steps when sampling."""
+    mean_share: float = 0.5
+    """Share of training windows without picture or noise at sigma_max: the limit of large sigma, where the
+    denoiser's answer is the mean next frame. 0 is plain EDM."""
+    initial_noise: float = 0.0
+    """Scale of the noise that sampling starts from. 0 asks for the mean: contact with a rigid block has one
+    outcome, and what little noise a small network lets through would add up over an imagined episode."""
     precision: str = "bfloat16"
     """Of the networks' arithmetic under autocast; weights stay float32."""
 
@@ -71,6 +79,11 @@ class WorldModelConfig:
                 raise ConfigError(f"world_model.{name} is {getattr(self, name)}; expected at least 1")
         if not self.channels or any(width % self.groups for width in self.channels):
             raise ConfigError(f"world_model.channels is {self.channels}; expected multiples of {self.groups}")
+        if not 0 <= self.mean_share <= 1 or self.initial_noise < 0:
+            raise ConfigError(
+                f"world_model.mean_share, initial_noise are {self.mean_share}, {self.initial_noise}; "
+                "expected a share in [0, 1] and a scale of at least 0"
+            )
         if not 0 < self.sigma_min < self.sigma_max:
             raise ConfigError(
                 f"world_model.sigma_min, sigma_max are {self.sigma_min}, {self.sigma_max}; "
@@ -103,7 +116,7 @@ def sigma_schedule(steps: int, sigma_min: float, sigma_max: float, rho: float) -
 def euler_sample(denoise: Callable[[Tensor, Tensor], Tensor], noise: Tensor, sigmas: Tensor) -> Tensor:
     """Integrates dx/dsigma = (x - D(x; sigma)) / sigma over `sigmas`, from sigma_0 * noise (algorithm 1)."""
     x = noise * sigmas[0]
-    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, following in pairwise(sigmas):
         slope = (x - denoise(x, sigma.expand(len(x)))) / sigma
         x = x + (following - sigma) * slope
     return x
@@ -149,7 +162,7 @@ class FrameDenoiser(nn.Module):
         pixels = 3 * config.patch**2
         embedding = 4 * config.channels[0]  # diffusers' time_embedding_dim
         levels = len(config.channels)
-        self.unet = UNet2DModel(
+        self.unet: Any = UNet2DModel(
             in_channels=pixels * (config.history + 1) + config.spatial_channels,
             out_channels=pixels,
             block_out_channels=config.channels,
@@ -215,11 +228,12 @@ class FrameDenoiser(nn.Module):
         Returns:
             The loss and the denoised next frame (B, 3, h, w), detached, a sample of one step from sigma.
         """
-        sigma = self.draw_sigma(len(frame), generator)
+        blank = torch.rand(len(frame), generator=generator) < self.config.mean_share
+        sigma = torch.where(blank, self.config.sigma_max, self.draw_sigma(len(frame), generator))
         noise = torch.randn(frame.shape, generator=generator)
         c_skip, c_out, c_in, _ = precondition(sigma[:, None, None, None], self.config.sigma_data)
         clean = self.encode(frame, history[:, -1])
-        noisy = clean + sigma[:, None, None, None] * noise
+        noisy = torch.where(blank[:, None, None, None], 0.0, clean + sigma[:, None, None, None] * noise)
         predicted = self(c_in * noisy, sigma, history, condition)
         loss = (weight * (predicted - (clean - c_skip * noisy) / c_out) ** 2).mean()
         denoised = (c_skip * noisy + c_out * predicted).detach()
@@ -228,6 +242,8 @@ class FrameDenoiser(nn.Module):
     def sample(self, history: Tensor, condition: Tensor, noise: Tensor) -> Tensor:
         """The next frame (B, 3, h, w) from standard normal `noise` of the same shape."""
         target = euler_sample(
-            lambda x, sigma: self.denoise(x, sigma, history, condition), noise, self.sigmas.to(noise)
+            lambda x, sigma: self.denoise(x, sigma, history, condition),
+            self.config.initial_noise * noise,
+            self.sigmas.to(noise),
         )
         return self.decode(target, history[:, -1])

@@ -19,6 +19,7 @@ from robot_rl.data.statistics import STD_FLOOR
 from robot_rl.errors import ConfigError, DataError, RobotRLError
 from world_model.denoiser import WorldModelConfig, to_bytes, to_pixels
 from world_model.heads import choose_threshold
+from world_model.metrics import replay
 from world_model.model import WorldModel, WorldModelSpec
 from world_model.windows import FrameTable
 
@@ -32,8 +33,8 @@ class WorldModelLearnerConfig:
     """How a world model is trained. Defaults: about five minutes on two CPU cores."""
 
     model: WorldModelConfig = field(default_factory=WorldModelConfig)
-    total_updates: int = 2500
-    batch_size: int = 32
+    total_updates: int = 4500
+    batch_size: int = 16
     learning_rate: float = 1e-3
     warmup_updates: int = 100
     weight_decay: float = 1e-2
@@ -46,7 +47,9 @@ class WorldModelLearnerConfig:
     change_threshold: float = 0.1
     """Such a difference, in pixels of [-1, 1]."""
     own_context: float = 0.75
-    """Probability that a window goes on from the model's own prediction instead of from real frames."""
+    """Probability that a window goes on from the model's own prediction instead of from real frames; it
+    rises linearly to this between the two shares of training in `own_context_ramp`."""
+    own_context_ramp: tuple[float, float] = (0.2, 0.5)
     validation_fraction: float = 0.1
     """Share of the episodes kept for the success threshold."""
     max_false_positive: float = 0.02
@@ -59,6 +62,11 @@ class WorldModelLearnerConfig:
         for name in ("own_context", "validation_fraction", "max_false_positive", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"world_model {name} is {getattr(self, name)}; expected in [0, 1)")
+        low, high = self.own_context_ramp
+        if not 0 <= low < high <= 1:
+            raise ConfigError(
+                f"world_model own_context_ramp is {self.own_context_ramp}; expected 0 <= low < high <= 1"
+            )
         for name in ("learning_rate", "gradient_clip"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"world_model {name} is {getattr(self, name)}; expected above 0")
@@ -100,7 +108,7 @@ class WorldModelLearner:
         self._fit_statistics()
         self.averaged = copy.deepcopy(self.online).eval().requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
-            self.online.parameters(), config.learning_rate, weight_decay=config.weight_decay
+            self.online.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.generator = torch.Generator().manual_seed(config.seed)
         self.updates = 0
@@ -124,7 +132,7 @@ class WorldModelLearner:
         """
         self._advance_windows()
         frame_loss, state_loss, frame, state = self._dynamics_loss()
-        success_loss = self._success_loss()
+        success_loss = self._success_loss() + self._imagined_success_loss(frame)
         loss = frame_loss + 0.1 * state_loss + 0.1 * success_loss
         if not torch.isfinite(loss):
             raise DivergenceError(
@@ -153,10 +161,15 @@ class WorldModelLearner:
         return metrics
 
     def calibrate(self) -> float:
-        """Set the success threshold on the validation episodes' real frames, and return it."""
+        """Set the success threshold on the validation episodes, real and imagined, and return it."""
         table = FrameTable(self.validation, self.online.spec.camera)
-        probability = torch.cat([self.averaged.success_probability(part) for part in table.frames.split(256)])
-        threshold = choose_threshold(probability, table.success, self.config.max_false_positive)
+        real = torch.cat([self.averaged.success_probability(part) for part in table.frames.split(256)])
+        imagined, truth, valid = replay(self.averaged, self.validation)
+        threshold = choose_threshold(
+            torch.cat([real, imagined[valid]]),
+            torch.cat([table.success, truth[valid]]),
+            self.config.max_false_positive,
+        )
         self.averaged.success.threshold.fill_(threshold)
         self.online.success.threshold.fill_(threshold)
         return threshold
@@ -185,7 +198,7 @@ class WorldModelLearner:
         """Start members anew at random real windows, by chance or because their episode is over."""
         fresh = self._draw_steps(self.config.batch_size)
         lot = torch.rand(self.config.batch_size, generator=self.generator)
-        renew = (lot >= self.config.own_context) | self.table.is_last[self.cursor]
+        renew = (lot >= self._own_context()) | self.table.is_last[self.cursor]
         self.cursor = torch.where(renew, fresh, self.cursor)
         real = self.table.history(self.cursor, self.config.model.history)
         self.history = torch.where(renew[:, None, None, None, None], real, self.history)
@@ -230,11 +243,29 @@ class WorldModelLearner:
             self.online.success(frames), self.table.success[index].float()
         )
 
+    def _imagined_success_loss(self, frame: Tensor) -> Tensor:
+        """Class-weighted cross-entropy on the frames (B, 3, h, w) just imagined, against what really came.
+
+        A head that has seen real frames alone takes a smear over the goal for success, and PPO finds that.
+        """
+        label = self.table.success[self.cursor + 1].float()
+        rate = len(self.succeeded) / (len(self.succeeded) + len(self.failed))
+        if not 0 < rate < 1:
+            return torch.zeros(())
+        weight = torch.where(label > 0.5, 0.5 / rate, 0.5 / (1 - rate))
+        return F.binary_cross_entropy_with_logits(self.online.success(frame.clamp(-1, 1)), label, weight)
+
     def _draw_steps(self, count: int) -> Tensor:
         return self._pick(self.table.steps, count)
 
     def _pick(self, rows: Tensor, count: int) -> Tensor:
         return rows[torch.randint(len(rows), (count,), generator=self.generator)]
+
+    def _own_context(self) -> float:
+        """Early predictions are no frames to learn from, so windows are real at first."""
+        low, high = self.config.own_context_ramp
+        share = (self.updates / self.config.total_updates - low) / (high - low)
+        return self.config.own_context * min(1.0, max(0.0, share))
 
     def _learning_rate(self) -> float:
         """Linear warm-up, then a cosine to a hundredth."""

@@ -107,8 +107,26 @@ def evaluate_world_model(
     return metrics | _success_metrics(model, table) | _replayed_success(model, episodes, debounce, seed)
 
 
+def replay(model: WorldModel, episodes: Sequence[Episode], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Whole episodes imagined open loop from their first frame, with their own actions; T the longest.
+
+    Returns:
+        Success probabilities (B, T) of the imagined frames, the true success bool (B, T) of the real ones,
+        and which of them an episode has, bool (B, T).
+    """
+    table = FrameTable(episodes, model.spec.camera)
+    longest = max(len(episode) for episode in episodes)
+    starts = table.first.unique()
+    lengths = torch.tensor([len(episode) for episode in episodes])
+    steps = torch.minimum(starts[:, None] + torch.arange(longest), (starts + lengths)[:, None])
+    _, _, probability = imagine(model, table, starts, table.actions[steps], seed)
+    valid = torch.arange(longest) < lengths[:, None]
+    arrived = torch.minimum(steps + 1, (starts + lengths)[:, None])
+    return probability, table.success[arrived] & valid, valid
+
+
 def side_by_side(model: WorldModel, episode: Episode, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """A video (T+1, h, 2 w, 3) of an episode: real on the left, imagined from its first frame on the right."""
+    """A video (T+1, h, 2 w, 3): the real episode, and beside it the one imagined from its first frame."""
     model.spec.check([episode])
     table = FrameTable([episode], model.spec.camera)
     frames, _, _ = imagine(model, table, torch.zeros(1, dtype=torch.int64), table.actions[None, :-1], seed)
@@ -144,13 +162,8 @@ def _replayed_success(
     model: WorldModel, episodes: Sequence[Episode], debounce: int, seed: int
 ) -> dict[str, float]:
     """Whole episodes replayed from their first frame: are the imagined ends those of the real ones?"""
-    table = FrameTable(episodes, model.spec.camera)
-    longest = max(len(episode) for episode in episodes)
-    starts = table.first.unique()
-    lengths = torch.tensor([len(episode) for episode in episodes])
-    steps = torch.minimum(starts[:, None] + torch.arange(longest), (starts + lengths)[:, None])
-    _, _, probability = imagine(model, table, starts, table.actions[steps], seed)
-    above = (probability > model.threshold) & (torch.arange(longest) < lengths[:, None])
-    runs = above.unfold(1, min(debounce, longest), 1).all(2).any(1)
+    probability, _, valid = replay(model, episodes, seed)
+    above = (probability > model.threshold) & valid
+    runs = above.unfold(1, min(debounce, above.shape[1]), 1).all(2).any(1)
     succeeded = torch.tensor([episode.succeeded for episode in episodes])
     return {"imagined_false_success": _share(runs[~succeeded]), "imagined_recall": _share(runs[succeeded])}

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robot_rl import torchvision_compat  # noqa: F401
@@ -24,6 +24,7 @@ from diffusers import EDMEulerScheduler  # isort: skip
 SMALL = WorldModelConfig(history=2, channels=(16, 32), spatial_channels=4, precision="float32")
 
 
+@settings(deadline=None)
 @given(st.floats(0.002, 80), st.floats(0.05, 2))
 def test_preconditioning_keeps_unit_variance(sigma: float, sigma_data: float) -> None:
     """Input and training target of F have variance 1 at every noise level (Karras et al., appendix B.6)."""
@@ -106,6 +107,32 @@ def test_encode_and_decode_are_inverse(target: str) -> None:
     denoiser = FrameDenoiser(dataclasses.replace(SMALL, target=target), 32, 32, 7)
     frame, last = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(denoiser.decode(denoiser.encode(frame, last), last), frame)
+
+
+def test_only_initial_noise_makes_imagination_random() -> None:
+    history, condition = torch.rand(2, 2, 3, 32, 32), torch.randn(2, 7)
+    one, two = torch.randn(2, 2, 3, 32, 32)
+    mean = _awake(SMALL)
+    assert torch.equal(mean.sample(history, condition, one), mean.sample(history, condition, two))
+    noisy = _awake(dataclasses.replace(SMALL, initial_noise=1.0))
+    assert not torch.equal(noisy.sample(history, condition, one), noisy.sample(history, condition, two))
+
+
+def test_loss_vanishes_for_the_true_network_output() -> None:
+    """lambda c_out^2 = 1: an F that answers F* has loss 0 and its denoised frame is the true one."""
+    denoiser = FrameDenoiser(dataclasses.replace(SMALL, mean_share=0.0), 32, 32, 7)
+    frame, history = torch.rand(3, 3, 32, 32), torch.rand(3, 2, 3, 32, 32)
+    clean = denoiser.encode(frame, history[:, -1])
+
+    def ideal(scaled: torch.Tensor, sigma: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        c_skip, c_out, c_in, _ = precondition(sigma[:, None, None, None], 0.5)
+        return (clean - c_skip * scaled / c_in) / c_out
+
+    denoiser.forward = ideal  # type: ignore[method-assign,assignment]
+    weight, generator = torch.ones(3, 1, 32, 32), torch.Generator().manual_seed(0)
+    loss, denoised = denoiser.loss(history, torch.zeros(3, 7), frame, weight, generator)
+    assert float(loss) == pytest.approx(0, abs=1e-6)
+    torch.testing.assert_close(denoised, frame, rtol=0, atol=1e-3)
 
 
 def test_bytes_survive_the_way_to_pixels_and_back() -> None:

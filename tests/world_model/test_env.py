@@ -95,7 +95,8 @@ def test_truncated_at_the_horizon_then_frozen_until_reset(untrained: WorldModel)
     moved, _, _, truncated, _ = env.step(_actions(10))
     assert truncated.tolist() == [False, True, True, True]
     np.testing.assert_array_equal(moved[schema.STATE][1:], observations[schema.STATE][1:])
-    assert (moved[schema.STATE][0] != after[schema.STATE][0]).any()
+    for key in (schema.STATE, schema.IMAGE):
+        assert (moved[key][0] != after[key][0]).any()
 
 
 def test_success_ends_an_episode_only_after_debounce(untrained: WorldModel) -> None:
@@ -106,21 +107,6 @@ def test_success_ends_an_episode_only_after_debounce(untrained: WorldModel) -> N
     assert [float(step[1].sum()) for step in history] == [0, 0, 4, 0]
     assert not history[2][3].any()
     assert history[2][4]["success"].all()
-
-
-def test_trained_model_ends_where_the_block_arrives(trained: WorldModel) -> None:
-    """A block that is about to arrive is pushed in; an arm that stays away never succeeds."""
-    ready = [episode for episode in toy.episodes(3000, 300) if episode.succeeded]
-    for index, action in ((1.0, 1.0), (0.0, -1.0)):
-        ends = []
-        for episode in ready[:24]:
-            env = WorldModelEnv(trained, [episode], WorldModelEnvConfig(num_envs=1, horizon=10, debounce=1))
-            env.reset(seed=0)
-            for real in episode.action:
-                request = real if index else np.array([-1.0, real[1]], np.float32)
-                terminated = env.step(request[None])[2]
-            ends.append(bool(terminated[0]))
-        assert (np.mean(ends) > 0.6) if action > 0 else (np.mean(ends) < 0.2)
 
 
 def test_the_one_rollout_loop_drives_it(untrained: WorldModel) -> None:

@@ -68,7 +68,7 @@ def test_windows_go_on_from_own_predictions_only_when_asked() -> None:
         real._advance_windows()
         assert torch.equal(real.history, real.table.history(real.cursor, 2))
         real.update()
-    own = _learner(own_context=0.99)
+    own = _learner(own_context=0.99, own_context_ramp=(0.0, 0.1))
     own.update()
     cursor, newest = own.cursor.clone(), own.history[:, -1].clone()
     own._advance_windows()

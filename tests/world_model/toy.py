@@ -56,6 +56,8 @@ def episodes(first: int, count: int, steps: int = 10) -> list[Episode]:
 
 def tiny_config(**changes: object) -> WorldModelLearnerConfig:
     """A learner small enough for tests."""
-    model = WorldModelConfig(history=2, channels=(16, 32), spatial_channels=4, head_width=32)
+    model = WorldModelConfig(
+        history=2, channels=(32,), spatial_channels=4, head_width=32, precision="float32"
+    )
     values = {"model": model, "total_updates": 6, "batch_size": 8, "warmup_updates": 2} | changes
     return WorldModelLearnerConfig(**values)  # type: ignore[arg-type]
