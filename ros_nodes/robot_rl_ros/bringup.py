@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
@@ -53,9 +52,8 @@ def bringup(
     task: str | None = None,
     episodes: int = 1,
     seed: int = schema.SEED_HELD_OUT,
-    max_command_age_s: float = 0.0,
-    max_state_age_s: float = 0.0,
-    start_timeout_s: float = 90.0,
+    max_age_s: float = 0.0,
+    start_timeout_s: float = 180.0,
     domain_id: int | None = None,
     loopback: bool = True,
     on_episode: Callable[[EpisodeOutcome], None] | None = None,
@@ -67,7 +65,8 @@ def bringup(
         task: refuse a bundle of another task.
         episodes: how many; 0 runs until Ctrl-C.
         seed: of the first episode; each further one takes the next.
-        max_command_age_s, max_state_age_s: staleness limits other than the bundle's, for slow machines [s].
+        max_age_s: one limit on the age of commands, states and pictures in place of the bundle's and the
+            nodes' own, for a simulation on a machine too busy for real time [s]; 0 leaves them.
         start_timeout_s: how long the graph may take to appear [s].
         domain_id: ROS domain; by default one derived from this process.
         loopback: listen on 127.0.0.1 alone. False leaves discovery and transports to the environment.
@@ -88,10 +87,10 @@ def bringup(
     loaded = load_bundle(bundle, expect={"task": task} if task else None)
     parameters = _parameters(Path(bundle).resolve(), loaded)
     parameters["conductor"] |= {"episodes": episodes, "seed": seed, "start_timeout_s": float(start_timeout_s)}
-    parameters["guard"] |= {
-        "max_command_age_s": float(max_command_age_s),
-        "max_state_age_s": float(max_state_age_s),
-    }
+    if max_age_s:
+        age = float(max_age_s)
+        parameters["guard"] |= {"max_command_age_s": age, "max_state_age_s": age}
+        parameters["policy"] |= {"max_image_age_s": age, "max_skew_s": age}
     outcomes: list[EpisodeOutcome] = []
     with tempfile.TemporaryDirectory(prefix="robot_rl_ros_") as name:
         folder = Path(name)
@@ -163,8 +162,7 @@ def _processes(
         yield processes
     finally:
         for process in processes.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+            process.terminate()
         for process in processes.values():
             try:
                 process.wait(STOP_TIMEOUT_S)

@@ -26,9 +26,11 @@ from std_srvs.srv import SetBool, Trigger
 from robot_rl.data import schema
 from robot_rl.errors import RobotRLError
 from robot_rl_ros import messages
+from robot_rl_ros.spin import end_with_parent
 
-CALL_TIMEOUT_S = 10.0
-RETRY_S = 5.0
+CALL_TIMEOUT_S = 30.0
+RETRY_S = 20.0
+SETTLING_S = 1.0
 
 
 class Conductor(Node):
@@ -40,7 +42,7 @@ class Conductor(Node):
         self.episodes = int(self.declare_parameter("episodes", 1).value or 0)
         self.seed = int(self.declare_parameter("seed", schema.SEED_HELD_OUT).value or 0)
         self.timeout_s = float(self.declare_parameter("timeout_s", 20.0).value or 20.0)
-        self.start_timeout_s = float(self.declare_parameter("start_timeout_s", 90.0).value or 90.0)
+        self.start_timeout_s = float(self.declare_parameter("start_timeout_s", 180.0).value or 180.0)
         self._success, self._reason, self._factors = False, "", [0.0]
         self.create_subscription(Bool, messages.SUCCESS, self._on_success, messages.SENSOR_QOS)
         self.create_subscription(String, messages.REASON, self._on_reason, messages.LATCHED_QOS)
@@ -83,25 +85,26 @@ class Conductor(Node):
     def _episode(self, seed: int) -> dict[str, Any]:
         self._call(self._enable, SetBool.Request(data=False))
         parameter = Parameter("seed", value=seed)
-        self._wait(self._sim_parameters.set_parameters([parameter]), "sim_arm parameters")
+        self._ask(lambda: self._sim_parameters.set_parameters([parameter]), "sim_arm/set_parameters")
         self._insist(self._reset_sim, Trigger.Request())
         self._spin(0.2)  # states and pictures of before the reset are stale by then
         self._insist(self._reset_guard, Trigger.Request())
         self._insist(self._enable, SetBool.Request(data=True))
         start = time.monotonic()
-        self._success, self._reason, self._factors = False, "", self._factors[-1:]
-        moving = False
-        while not self._success and time.monotonic() - start < self.timeout_s:
+        self._success, self._factors = False, self._factors[-1:]
+        going = stopped = False
+        while not self._success and not stopped and (elapsed := time.monotonic() - start) < self.timeout_s:
             self._executor.spin_once(timeout_sec=0.05)
-            # Until the first command the guard reports that it waits.
-            moving = moving or self._reason != "inactive"
-            if moving and self._reason in messages.STOPS:
-                break
+            # The word of the previous stop may still be on its way: a stop counts once the arm has gone,
+            # or when it has had the time to.
+            held = self._reason in messages.STOPS
+            going = going or not held
+            stopped = held and self._reason != "inactive" and (going or elapsed > SETTLING_S)
         outcome = {
             "seed": seed,
             "success": self._success,
             "duration_s": round(time.monotonic() - start, 3),
-            "stopped": self._reason if not self._success and self._reason in messages.STOPS else "",
+            "stopped": self._reason if stopped else "",
             "real_time_factor": round(sum(self._factors) / len(self._factors), 3),
         }
         self._call(self._enable, SetBool.Request(data=False))
@@ -112,14 +115,18 @@ class Conductor(Node):
         while time.monotonic() < end:
             self._executor.spin_once(timeout_sec=0.05)
 
-    def _wait(self, future: Future, what: str) -> Any:
-        self._executor.spin_until_future_complete(future, timeout_sec=CALL_TIMEOUT_S)
-        if not future.done():
-            raise RobotRLError(f"{what} did not answer in {CALL_TIMEOUT_S:g} s: has its node ended?")
-        return future.result()
+    def _ask(self, send: Callable[[], Future], what: str) -> Any:
+        """The answer to what `send` sends; sent again when none comes, for the first may find no way yet."""
+        deadline = time.monotonic() + CALL_TIMEOUT_S
+        while time.monotonic() < deadline:
+            future = send()
+            self._executor.spin_until_future_complete(future, timeout_sec=CALL_TIMEOUT_S / 10)
+            if future.done():
+                return future.result()
+        raise RobotRLError(f"{what} did not answer in {CALL_TIMEOUT_S:g} s: has its node ended?")
 
     def _call(self, client: Client, request: Any) -> Any:
-        return self._wait(client.call_async(request), client.srv_name)
+        return self._ask(lambda: client.call_async(request), client.srv_name)
 
     def _insist(self, client: Client, request: Any) -> None:
         """Call until it succeeds: a node may still be waiting for its first messages."""
@@ -134,6 +141,7 @@ def main() -> None:
     rclpy.init()
     try:
         node = Conductor()
+        end_with_parent(node)
         node.run(lambda outcome: print(json.dumps(outcome), flush=True))  # noqa: T201 - its only output
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

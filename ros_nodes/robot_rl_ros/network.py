@@ -37,6 +37,6 @@ def loopback_environment(folder: Path, domain_id: int) -> dict[str, str]:
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(profile),
         "FASTDDS_DEFAULT_PROFILES_FILE": str(profile),
         # They would add sockets on every interface beside the profile's.
-        "ROS_LOCALHOST_ONLY": "0",
+        "ROS_LOCALHOST_ONLY": "",
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET",
     }

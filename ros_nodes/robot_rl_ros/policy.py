@@ -89,8 +89,9 @@ class PolicyNode(Node):
         self._thought = None
         response.success, response.message = True, "stopped"
         if request.data:
-            if self._observation() is None:
-                response.success, response.message = False, "no fresh picture with a joint state"
+            observation = self._observation()
+            if isinstance(observation, str):
+                response.success, response.message = False, observation
                 return response
             self.runner.reset(np.ones(1, bool), np.array([self.seed + self._episodes]))
             self.action_guard.reset()
@@ -100,21 +101,27 @@ class PolicyNode(Node):
             response.message = f"episode {self._episodes}"
         return response
 
-    def _observation(self) -> tuple[Setpoints, npt.NDArray[np.uint8] | None] | None:
-        """Joints (7,) measured when the newest picture was taken, and the picture; None if not fresh."""
+    def _observation(self) -> tuple[Setpoints, npt.NDArray[np.uint8] | None] | str:
+        """Joints (7,) measured when the newest picture was taken, and the picture; or why there is none."""
         now = self.get_clock().now().nanoseconds * 1e-9
-        if not self._states or now - self._states[-1].stamp > self.max_image_age_s:
-            return None
+        if not self._states:
+            return "no joint state yet"
+        if (age := now - self._states[-1].stamp) > self.max_image_age_s:
+            return f"the newest joint state is {age:.2f} s old"
         if self.image_shape is None:
             return np.array(self._states[-1].position), None
         if self._image is None:
-            return None
+            return "no picture yet"
         taken = messages.seconds(self._image.header.stamp)
+        if (age := now - taken) > self.max_image_age_s:
+            return f"the newest picture is {age:.2f} s old"
         nearest = min(self._states, key=lambda state: abs(state.stamp - taken))
+        if (skew := abs(nearest.stamp - taken)) > self.max_skew_s:
+            return f"the nearest joint state is {skew:.2f} s from the picture"
         picture = messages.picture_from(self._image)
-        fresh = now - taken <= self.max_image_age_s and abs(nearest.stamp - taken) <= self.max_skew_s
-        if not fresh or picture is None or picture.shape[:2] != tuple(self.image_shape):
-            return None
+        if picture is None or picture.shape[:2] != tuple(self.image_shape):
+            found = f"{self._image.height} x {self._image.width} {self._image.encoding}"
+            return f"the picture is {found}; expected {self.image_shape[0]} x {self.image_shape[1]} rgb8"
         return np.array(nearest.position), picture
 
     def _think(self, joints: Setpoints, picture: npt.NDArray[np.uint8] | None, now: Setpoints) -> Setpoints:
@@ -131,8 +138,8 @@ class PolicyNode(Node):
         if not self._ahead:
             if self._thought is None:
                 observation = self._observation()
-                if observation is None:
-                    self.get_logger().warning("silent: no fresh observation", throttle_duration_sec=1.0)
+                if isinstance(observation, str):
+                    self.get_logger().warning(f"silent: {observation}", throttle_duration_sec=1.0)
                     return
                 now = np.array(self._states[-1].position)
                 self._thought = self._thinker.submit(self._think, *observation, now)

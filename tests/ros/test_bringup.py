@@ -51,7 +51,7 @@ def test_one_episode_from_pip_alone_on_loopback(bundle: Path, monkeypatch: pytes
 
     monkeypatch.setattr(module.subprocess, "Popen", remember)
     monkeypatch.setattr(module.TASKS["push"], "max_steps", 10)
-    outcomes = bringup(bundle, task="widowx/push", episodes=2, seed=9_000_007, on_episode=look)
+    outcomes = bringup(bundle, task="widowx/push", episodes=2, seed=9_000_007, max_age_s=5.0, on_episode=look)
     assert [outcome.seed for outcome in outcomes] == [9_000_007, 9_000_008]
     for outcome in outcomes:
         assert outcome.success or outcome.stopped or outcome.duration_s >= 2.0

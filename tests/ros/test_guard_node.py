@@ -1,4 +1,3 @@
-# ruff: noqa: E402, I001 - rclpy may be absent
 """The guard node between a hostile policy and a driver that believes everything."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: E402, I001 - rclpy may be absent
 """Joints by name and never by index; pictures whole or not at all."""
 
 from __future__ import annotations
