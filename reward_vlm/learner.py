@@ -18,7 +18,7 @@ from reward_vlm.calibration import Calibration, choose_threshold, fit_temperatur
 from reward_vlm.classifier import SuccessClassifier
 from reward_vlm.evaluation import evaluate, judge_episodes
 from reward_vlm.frames import FramePool, split_episodes
-from reward_vlm.prompts import TEMPLATES, counterfactuals, prompt_pairs
+from reward_vlm.prompts import counterfactuals, prompt_pairs
 from robot_rl.data import schema
 from robot_rl.data.episode import Episode
 from robot_rl.errors import ConfigError
@@ -204,10 +204,16 @@ class RewardLearner:
         return pixels, torch.from_numpy(instruction).to(device), torch.from_numpy(label).float().to(device)
 
     def _loss(self, pixels: Tensor, instruction: Tensor, label: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """BCE(scale * (sim(x, done) - sim(x, not done)), label), one random paraphrase an instruction."""
-        chosen = torch.randint(len(TEMPLATES), (len(self._instructions),), generator=self._generator).tolist()
-        pairs = [prompt_pairs(text)[number] for text, number in zip(self._instructions, chosen, strict=True)]
-        logits = self.backbone.logits(pixels, self.backbone.directions(pairs)[instruction])
+        """BCE(scale * (sim(x, done) - sim(x, not done)), label), text features averaged over paraphrases.
+
+        One random paraphrase a step would do for pretrained text. From scratch the directions of two
+        paraphrases start out orthogonal, successive steps then contradict each other, and some seeds
+        never leave a loss of log 2.
+        """
+        directions = torch.stack(
+            [self.backbone.directions(prompt_pairs(text)).mean(0) for text in self._instructions]
+        )
+        logits = self.backbone.logits(pixels, directions[instruction])
         loss = F.binary_cross_entropy_with_logits(logits, label)
         accuracy = ((logits > 0) == (label > 0.5)).float().mean()
         scale = self.backbone.clip.logit_scale.exp()

@@ -1,8 +1,8 @@
 """What a success classifier asks: the instruction fulfilled against the instruction unfulfilled.
 
 Both prompts of a pair share every word but the verdict, so that the difference of their text features
-points from "not done" to "done" and nothing else. Several paraphrases are averaged when judging and
-sampled when training.
+points from "not done" to "done" and nothing else. Several paraphrases are averaged, when training as
+when judging.
 """
 
 from __future__ import annotations

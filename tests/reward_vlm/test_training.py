@@ -31,7 +31,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RewardConfig:
     description["vision_cfg"] |= {"width": 8}
     description["text_cfg"] |= {"width": 16, "heads": 1, "layers": 1}
     (directory / backbone.CONFIG_FILE).write_text(json.dumps({"model_cfg": description}))
-    return RewardConfig(model=f"local-dir:{directory}", updates=70, batch_size=32, learning_rate=4e-3)
+    return RewardConfig(model=f"local-dir:{directory}", updates=70, batch_size=32, learning_rate=2e-3)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,13 @@ def test_learns_to_tell_success_on_new_episodes(trained: Trained, config: Reward
     assert validation["fpr"] <= config.target_fpr
     assert validation["episode_false_success"] <= config.target_episode_false_success
     assert figures["episode_recall"] > 0.5
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_no_seed_stays_at_the_loss_of_guessing(config: RewardConfig, seed: int) -> None:
+    learner = RewardLearner(toy.episodes(60), dataclasses.replace(config, updates=40, seed=seed))
+    losses = [learner.update()["loss"] for _ in range(learner.total_updates)]
+    assert np.mean(losses[-10:]) < 0.45  # log 2 = .69
 
 
 def test_is_a_learner_and_a_success_model(trained: Trained, config: RewardConfig) -> None:
