@@ -113,6 +113,17 @@ def free_box(name: str, half_size: float, mass: float, rgba: str, friction: str 
     )
 
 
+def free_cylinder(
+    name: str, radius: float, half_height: float, mass: float, rgba: str, friction: str = "0.6 0.005 0.0001"
+) -> str:
+    """MJCF of a loose upright cylinder of `radius` and 2 `half_height` [m] and `mass` [kg]."""
+    return (
+        f'<body name="{name}"><freejoint/>'
+        f'<geom name="{name}" type="cylinder" size="{radius} {half_height}" mass="{mass}" '
+        f'rgba="{rgba}" friction="{friction}" contype="1" conaffinity="3"/></body>'
+    )
+
+
 def marker(name: str, kind: str, size: str, rgba: str, **attributes: Any) -> str:
     """MJCF of a coloured shape that nothing collides with."""
     extra = " ".join(f'{key}="{value}"' for key, value in attributes.items())

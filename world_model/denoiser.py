@@ -162,7 +162,7 @@ class FrameDenoiser(nn.Module):
         pixels = 3 * config.patch**2
         embedding = 4 * config.channels[0]  # diffusers' time_embedding_dim
         levels = len(config.channels)
-        self.unet: Any = UNet2DModel(
+        self.unet = UNet2DModel(
             in_channels=pixels * (config.history + 1) + config.spatial_channels,
             out_channels=pixels,
             block_out_channels=config.channels,
@@ -174,8 +174,8 @@ class FrameDenoiser(nn.Module):
             class_embed_type="identity",
             add_attention=config.attention,
         )
-        nn.init.zeros_(self.unet.conv_out.weight)
-        nn.init.zeros_(self.unet.conv_out.bias)
+        for parameter in self.unet.get_submodule("conv_out").parameters():
+            nn.init.zeros_(parameter)  # so that the first prediction is nearly the last frame
         self.frequencies: Tensor
         self.register_buffer("frequencies", 2 * math.pi * torch.randn(embedding // 2))
         self.noise_embedding = nn.Linear(embedding, embedding)

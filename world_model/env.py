@@ -92,6 +92,7 @@ class WorldModelEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArray[
             (count, model.config.history, spec.height, spec.width, 3), dtype=torch.uint8
         )
         self._state = torch.zeros(count, spec.state_dim)
+        self._previous = torch.zeros(count, spec.state_dim)
         self._action = np.zeros((count, spec.action_dim), np.float32)
         self._probability = np.zeros(count, np.float32)
         self._held = np.zeros(count, np.int64)
@@ -152,11 +153,12 @@ class WorldModelEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArray[
         prediction = self.model.predict(
             history,
             self._state[live],
+            self._previous[live],
             torch.from_numpy(self._action[live]),
             [self._generators[i] for i in live],
         )
         self._history[live] = torch.cat([history[:, 1:], prediction.frame[:, None]], 1)
-        self._state[live] = prediction.state
+        self._previous[live], self._state[live] = self._state[live], prediction.state
         self._probability[live] = prediction.success.numpy()
 
     def _reset_member(self, index: int, seed: int) -> None:
@@ -166,6 +168,7 @@ class WorldModelEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArray[
         start = frames[torch.randint(len(frames), (1,), generator=generator)]
         self._history[index] = self._table.history(start, self.model.config.history)[0]
         self._state[index] = self._table.states[start[0]]
+        self._previous[index] = self._table.previous(start)[0]
         self._instructions[index] = self._instructions_by_episode[int(self._table.episode[start[0]])]
         self._action[index] = 0
         self._held[index] = self._steps[index] = 0

@@ -27,7 +27,8 @@ def _flat_size(network: nn.Module, channels: int, height: int, width: int) -> in
 
 
 class NextStateHead(nn.Module):
-    """Normalised change of the state, from the state, the action and the last two pictures (contact, lag)."""
+    """Normalised change of the state, from the state, its last change (the servos lag), the action and the
+    last two pictures (contact)."""
 
     def __init__(
         self, state_dim: int, action_size: int, height: int, width: int, patch: int, hidden: int
@@ -35,7 +36,7 @@ class NextStateHead(nn.Module):
         super().__init__()
         self.picture = _downsampler(6, patch, 16)
         self.pool = nn.Linear(_flat_size(self.picture, 6, height, width), PICTURE_FEATURES)
-        self.enter = nn.Linear(state_dim + action_size + PICTURE_FEATURES, hidden)
+        self.enter = nn.Linear(2 * state_dim + action_size + PICTURE_FEATURES, hidden)
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden)
@@ -46,11 +47,11 @@ class NextStateHead(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
-    def forward(self, history: Tensor, state: Tensor, action: Tensor) -> Tensor:
-        """history (B, H, 3, h, w), normalised state (B, S), encoded action (B, E) -> (B, S)."""
+    def forward(self, history: Tensor, state: Tensor, motion: Tensor, action: Tensor) -> Tensor:
+        """history (B, H, 3, h, w), normalised state (B, S) and change (B, S), action (B, E) -> (B, S)."""
         last_two = torch.cat([history[:, -1], history[:, -1] - history[:, -min(2, history.shape[1])]], 1)
         features = self.pool(self.picture(last_two).flatten(1))
-        x = self.enter(torch.cat([state, action, features], 1))
+        x = self.enter(torch.cat([state, motion, action, features], 1))
         for block in self.blocks:
             x = x + block(x)
         return self.leave(x)

@@ -118,6 +118,7 @@ class WorldModelLearner:
         self.cursor = self._draw_steps(config.batch_size)
         self.history = self.table.history(self.cursor, config.model.history)
         self.state = self.table.states[self.cursor]
+        self.previous = self.table.previous(self.cursor)
 
     @property
     def model(self) -> WorldModel:
@@ -143,18 +144,22 @@ class WorldModelLearner:
             group["lr"] = self._learning_rate()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.online.parameters(), self.config.gradient_clip)
+        # Each part by itself: the picture's gradient is the largest by far and would drown the others.
+        norm = max(
+            float(nn.utils.clip_grad_norm_(part.parameters(), self.config.gradient_clip))
+            for part in (self.online.denoiser, self.online.next_state, self.online.success)
+        )
         self.optimiser.step()
         self._average()
         self.history = torch.cat([self.history[:, 1:], to_bytes(frame)[:, None]], 1)
-        self.state = state
+        self.previous, self.state = self.state, state
         self.cursor = self.cursor + 1
         self.updates += 1
         metrics = {
             "frame_loss": frame_loss.item(),
             "state_loss": state_loss.item(),
             "success_loss": success_loss.item(),
-            "gradient_norm": float(norm),
+            "gradient_norm": norm,
         }
         if self.updates == self.total_updates:
             metrics["success_threshold"] = self.calibrate()
@@ -184,6 +189,7 @@ class WorldModelLearner:
             "cursor": self.cursor,
             "history": self.history,
             "state": self.state,
+            "previous": self.previous,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -192,7 +198,8 @@ class WorldModelLearner:
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"])
         self.updates = int(state["updates"])
-        self.cursor, self.history, self.state = state["cursor"], state["history"], state["state"]
+        self.cursor, self.history = state["cursor"], state["history"]
+        self.state, self.previous = state["state"], state["previous"]
 
     def _advance_windows(self) -> None:
         """Start members anew at random real windows, by chance or because their episode is over."""
@@ -203,6 +210,7 @@ class WorldModelLearner:
         real = self.table.history(self.cursor, self.config.model.history)
         self.history = torch.where(renew[:, None, None, None, None], real, self.history)
         self.state = torch.where(renew[:, None], self.table.states[self.cursor], self.state)
+        self.previous = torch.where(renew[:, None], self.table.previous(self.cursor), self.previous)
 
     def _dynamics_loss(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(frame loss, state loss, predicted frame (B, 3, h, w), predicted state (B, S))."""
@@ -210,7 +218,9 @@ class WorldModelLearner:
         history = to_pixels(self.history)
         action = model.encode_action(self.table.actions[self.cursor])
         target = to_pixels(self.table.frames[self.cursor + 1])
-        next_state = model.predict_state(history, self.state, action)
+        next_state = model.predict_state(
+            history, self.state, self.previous, self.table.actions[self.cursor]
+        )
         error = (next_state - self.table.states[self.cursor + 1]) / model.delta_scale
         state_loss = F.smooth_l1_loss(error, torch.zeros_like(error))
         condition = model.condition(self.state, action, next_state.detach())

@@ -55,11 +55,12 @@ def imagine(
     """
     generator = torch.Generator().manual_seed(seed)
     history, state = table.history(starts, model.config.history), table.states[starts]
+    previous = table.previous(starts)
     frames, states, success = [], [], []
     for step in range(actions.shape[1]):
-        prediction = model.predict(history, state, actions[:, step], generator)
+        prediction = model.predict(history, state, previous, actions[:, step], generator)
         history = torch.cat([history[:, 1:], prediction.frame[:, None]], 1)
-        state = prediction.state
+        previous, state = state, prediction.state
         frames.append(prediction.frame)
         states.append(prediction.state)
         success.append(prediction.success)

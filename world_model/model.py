@@ -104,7 +104,7 @@ class WorldModel(nn.Module):
         encoded = self.encode_action.size
         self.denoiser = FrameDenoiser(config, spec.height, spec.width, encoded + 2 * spec.state_dim)
         self.next_state = NextStateHead(
-            spec.state_dim, encoded, spec.height, spec.width, config.patch, config.head_width
+            spec.state_dim, spec.action_dim + encoded, spec.height, spec.width, config.patch, config.head_width
         )
         self.success = SuccessHead(spec.height, spec.width)
         for name, value in (("state_mean", 0.0), ("state_low", -torch.inf), ("state_high", torch.inf)):
@@ -121,9 +121,14 @@ class WorldModel(nn.Module):
         """States (B, S) about zero with deviation about one."""
         return (state - self.state_mean) / self.state_scale
 
-    def predict_state(self, history: Tensor, state: Tensor, encoded_action: Tensor) -> Tensor:
-        """Next states (B, S), kept within the range of the training data. history (B, H, 3, h, w)."""
-        delta = self.next_state(history, self.normalise(state), encoded_action)
+    def predict_state(self, history: Tensor, state: Tensor, previous: Tensor, action: Tensor) -> Tensor:
+        """Next states (B, S), kept within the range of the training data.
+
+        history (B, H, 3, h, w), state and the one before it (B, S), action (B, A) as it is and encoded.
+        """
+        motion = (state - previous) / self.delta_scale
+        told = torch.cat([action, self.encode_action(action)], 1)
+        delta = self.next_state(history, self.normalise(state), motion, told)
         return (state + delta * self.delta_scale).clamp(self.state_low, self.state_high)
 
     def condition(self, state: Tensor, encoded_action: Tensor, next_state: Tensor) -> Tensor:
@@ -135,6 +140,7 @@ class WorldModel(nn.Module):
         self,
         frames: Tensor,
         state: Tensor,
+        previous: Tensor,
         action: Tensor,
         generator: torch.Generator | Sequence[torch.Generator],
     ) -> Prediction:
@@ -142,12 +148,12 @@ class WorldModel(nn.Module):
 
         Args:
             frames: the last H frames, oldest first, uint8 (B, H, h, w, 3).
-            state: float32 (B, S). action: float32 (B, A) in [-1, 1].
+            state, previous: float32 (B, S), now and one step before. action: float32 (B, A) in [-1, 1].
             generator: of the denoiser's noise; a sequence of B gives each member its own.
         """
         history = to_pixels(frames)
         encoded = self.encode_action(action)
-        next_state = self.predict_state(history, state, encoded)
+        next_state = self.predict_state(history, state, previous, action)
         shape = (len(frames), 3, self.spec.height, self.spec.width)
         if isinstance(generator, torch.Generator):
             noise = torch.randn(shape, generator=generator, device=generator.device)

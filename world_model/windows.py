@@ -43,6 +43,10 @@ class FrameTable:
         self.steps = torch.nonzero(~last).squeeze(1)
         self.is_last = last
 
+    def previous(self, index: Tensor) -> Tensor:
+        """States (B, S) one step before `index` (B,); at an episode's first frame, those of that frame."""
+        return self.states[torch.maximum(index - 1, self.first[index])]
+
     def history(self, index: Tensor, length: int) -> Tensor:
         """The `length` frames that end at `index` (B,), the episode's first one repeated before it began.
 

@@ -157,6 +157,7 @@ VERBS: dict[str, Verb] = {
         {
             "bundle": "the policy bundle (required)",
             "episodes": "how many episodes before it stops (1; 0 = until Ctrl-C)",
+            "first_seed": "the first episode's seed (the first held-out one)",
         },
         ("bundle",),
         ("robot-rl bringup bundle=bundles/push episodes=5",),

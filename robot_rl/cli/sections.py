@@ -51,8 +51,8 @@ class CollectConfig:
     """
 
     demos: int = 50
-    policy: int = 120
-    perturbed: int = 60
+    policy: int = 160
+    perturbed: int = 120
     perturbed_noise: float = 1.0
     random: int = 30
     refined: int = 80

@@ -21,7 +21,7 @@ from robot_rl.data import schema
 from robot_rl.data.artifact import atomic_write
 from robot_rl.data.store import EpisodeStore
 from robot_rl.data.video import write_video
-from robot_rl.errors import ConfigError, DataError, MissingExtraError
+from robot_rl.errors import ConfigError, DataError
 from robot_rl.safety import GuardConfig, GuardedVectorEnv
 from robot_rl.trainers.bundle import KIND as BUNDLE
 from robot_rl.trainers.bundle import export_bundle, load_bundle
@@ -112,9 +112,9 @@ def evaluate(arguments: dict[str, str], overrides: list[str]) -> int:
     """Success on the evaluation seeds."""
     config = resolve(overrides)
     source = arguments["checkpoint"]
-    if source not in ("expert", "random"):
-        if not any(text.startswith("task=") for text in overrides):
-            config = resolve([*overrides, f"task={manifest(source)['metadata']['task']}"])
+    named = any(text.startswith("task=") for text in overrides)
+    if source not in ("expert", "random") and not named:
+        config = resolve([*overrides, f"task={manifest(source)['metadata']['task']}"])
     simulation = Simulation(config)
     section = build(EvaluationConfig, config.evaluation, "evaluation")
     number = whole_number(arguments, "episodes", section.episodes)
@@ -181,10 +181,22 @@ def export(arguments: dict[str, str], overrides: list[str]) -> int:
 
 
 def bringup(arguments: dict[str, str], overrides: list[str]) -> int:
-    """The ROS 2 graph, from pip alone."""
-    bundle = load_bundle(arguments["bundle"])
-    try:
-        graph: Any = importlib.import_module("robot_rl_ros.bringup")
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "rclpy", "ros") from error
-    return int(graph.main(arguments["bundle"], bundle.task, whole_number(arguments, "episodes", 1, least=0)))
+    """The ROS 2 graph, from pip alone. Only here does the command line reach for the nodes' package."""
+    graph: Any = importlib.import_module("robot_rl_ros.bringup")
+    number = whole_number(arguments, "episodes", 1, least=0)
+    seed = whole_number(arguments, "first_seed", schema.SEED_HELD_OUT, least=0)
+
+    def show(outcome: Any) -> None:
+        end = (
+            "success" if outcome.success else f"no success{', ' + outcome.stopped if outcome.stopped else ''}"
+        )
+        print(
+            f"episode {outcome.seed}: {end}, {outcome.duration_s:.1f} s, "
+            f"real-time factor {outcome.real_time_factor:.2f}",
+            flush=True,
+        )
+
+    outcomes = graph.bringup(arguments["bundle"], episodes=number, seed=seed, on_episode=show)
+    wins = sum(outcome.success for outcome in outcomes)
+    print(f"{wins} of {len(outcomes)} episodes succeeded")
+    return 0

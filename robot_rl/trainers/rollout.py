@@ -46,7 +46,7 @@ class _Member:
 
 
 def seeds_of(seeds: npt.NDArray[np.int64]) -> Any:
-    """One seed a member: every vector environment here takes a list, though Gymnasium's signature says int."""
+    """One seed a member, as every vector environment takes them; Gymnasium's signature says one int."""
     return seeds.tolist()
 
 

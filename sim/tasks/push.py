@@ -1,4 +1,4 @@
-"""`widowx/push`: push the red block onto the green plate."""
+"""`widowx/push`: push the round red block onto the green plate."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import math
 import numpy as np
 
 from sim.arm import Workspace
-from sim.scene import Scene, free_box, marker
+from sim.scene import Scene, free_cylinder, marker
 from sim.spec import FloatArray
 from sim.tasks.base import Task, action_towards, place_arm
 
-BLOCK_HALF = 0.024
+BLOCK_HALF = 0.02
+BLOCK_RADIUS = 0.027
 PLATE = np.array([0.30, 0.11])
 PLATE_RADIUS = 0.04
 SUCCESS_RADIUS = 0.028
@@ -44,7 +45,8 @@ class PushTask(Task):
     reward_weights = {"success": 1.0, "block_to_plate": 0.5, "tool_to_block": 0.1}  # noqa: RUF012
 
     def objects_xml(self) -> str:
-        return free_box("block", BLOCK_HALF, 0.06, "0.9 0.08 0.08 1") + marker(
+        # Round, so that where it is says all: a square one's heading would hide in 64 x 64 pixels.
+        return free_cylinder("block", BLOCK_RADIUS, BLOCK_HALF, 0.08, "0.9 0.08 0.08 1") + marker(
             "plate", "cylinder", f"{PLATE_RADIUS} 0.0005", "0.05 0.65 0.15 1"
         )
 

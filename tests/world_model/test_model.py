@@ -29,7 +29,7 @@ def test_saved_model_predicts_the_same(untrained: WorldModel, tmp_path: Path) ->
     loaded = WorldModel.load(tmp_path / "model", untrained.spec)
     table = FrameTable(toy.episodes(50, 2))
     index = table.steps[:3]
-    arguments = table.history(index, 2), table.states[index], table.actions[index]
+    arguments = table.history(index, 2), table.states[index], table.previous(index), table.actions[index]
     one = untrained.predict(*arguments, torch.Generator().manual_seed(1))
     two = loaded.predict(*arguments, torch.Generator().manual_seed(1))
     assert torch.equal(one.frame, two.frame)
@@ -65,8 +65,8 @@ def test_changed_byte_is_refused(untrained: WorldModel, tmp_path: Path) -> None:
 def test_predicted_state_stays_in_the_range_of_the_data(untrained: WorldModel) -> None:
     history = torch.zeros(1, 2, 3, 32, 32)
     far = torch.full((1, 2), 100.0)
-    action = untrained.encode_action(torch.zeros(1, 2))
-    assert torch.equal(untrained.predict_state(history, far, action)[0], untrained.state_high)
+    action = torch.zeros(1, 2)
+    assert torch.equal(untrained.predict_state(history, far, far, action)[0], untrained.state_high)
 
 
 @pytest.mark.parametrize(("size", "state", "action"), [(48, 4, 4), (64, 7, 7)])
@@ -74,7 +74,7 @@ def test_fits_other_sizes(size: int, state: int, action: int) -> None:
     spec = WorldModelSpec("x", "y", 10.0, "observation.images.front", size, size, state, action)
     model = WorldModel(spec, toy.tiny_config().model)
     frames = torch.zeros(2, 2, size, size, 3, dtype=torch.uint8)
-    prediction = model.predict(frames, torch.zeros(2, state), torch.zeros(2, action), torch.Generator())
+    prediction = model.predict(frames, *torch.zeros(2, 2, state), torch.zeros(2, action), torch.Generator())
     assert prediction.frame.shape == (2, size, size, 3)
     assert prediction.state.shape == (2, state)
 

@@ -1,0 +1,119 @@
+"""The command line: help, and every mistake answered in one line that names the remedy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from robot_rl.cli.config import build, expand_sweep, groups, resolve
+from robot_rl.cli.main import EXIT_USER_ERROR, VERBS, main
+from robot_rl.cli.sections import SECTIONS
+from robot_rl.errors import ConfigError
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"robot-rl {verb}" in text.split("examples:")[1]
+    if VERBS[verb].configured:
+        assert "preset=" in text
+        assert "widowx/push" in text
+
+
+def test_the_overview_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(verb in text for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["pipelin"], "did you mean pipeline"),
+        (["pipeline", "task=widowx/pusj"], "did you mean widowx/push"),
+        (["pipeline", "preset=lapto"], "did you mean laptop"),
+        (["pipeline", "bc.update=3"], "did you mean bc.updates"),
+        (["pipeline", "bc.updates=many"], "bc.updates='many' is of type str; expected int"),
+        (["pipeline", "bc.ema=2"], "expected 0 <= ema < 1"),
+        (["pipeline", "nonsense"], "unknown argument of pipeline 'nonsense'"),
+        (["pipeline", "--verbose"], "unknown option '--verbose'"),
+        (["train"], "train needs stage="),
+        (["train", "stage=offlin"], "did you mean offline"),
+        (["train", "stage=online", "dataset=store:x"], "dataset= feeds stage=bc or stage=world_model"),
+        (["train", "stage=bc", "dataset=rlds:missing"], "missing"),
+        (["train", "stage=bc", "dataset=lerobt:x"], "unknown dataset format 'lerobt'"),
+        (["pipeline", "resume=nowhere"], "nowhere is not a run directory"),
+        (["eval"], "eval needs checkpoint="),
+        (["eval", "checkpoint=nowhere"], "nowhere is no checkpoint"),
+        (["eval", "checkpoint=expert", "episodes=-3"], "episodes='-3'; expected a whole number"),
+        (["replay", "dataset=nowhere"], "nowhere"),
+        (["report", "run=nowhere"], "nowhere is not a run directory"),
+        (["bringup", "bundle=nowhere"], "nowhere"),
+        (["pipeline", "task=metaworld/drawer-opn-v3"], "drawer-open-v3"),
+    ],
+)
+def test_mistakes_get_one_line_and_status_2(
+    words: list[str],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if "metaworld" in "".join(words):
+        pytest.importorskip("metaworld", reason="Meta-World is not installed")
+    if words[0] == "bringup":
+        pytest.importorskip("rclpy", reason="rclpy is not installed")
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == EXIT_USER_ERROR
+    message = capsys.readouterr().err
+    assert expected in message
+    assert message.startswith("robot-rl: ")
+    assert message.count("\n") == 1
+    assert not list(tmp_path.glob("runs/*")), "a refused command must leave nothing behind"
+
+
+def test_every_preset_task_and_section_builds() -> None:
+    for preset in groups()["preset"]:
+        for task in ("widowx/push", "widowx/reach", "widowx/pick_place", "metaworld/drawer-open-v3"):
+            config = resolve([f"preset={preset}", f"task={task}"])
+            for name, kind in SECTIONS.items():
+                build(kind, config[name], name)
+            assert config.task.name == task
+
+
+def test_a_sweep_is_every_combination() -> None:
+    assert expand_sweep(["seed=0,1", "preset=smoke", "bc.lr=1e-3,1e-4"]) == [
+        ["seed=0", "preset=smoke", "bc.lr=1e-3"],
+        ["seed=0", "preset=smoke", "bc.lr=1e-4"],
+        ["seed=1", "preset=smoke", "bc.lr=1e-3"],
+        ["seed=1", "preset=smoke", "bc.lr=1e-4"],
+    ]
+    with pytest.raises(ConfigError, match="cannot read"):
+        expand_sweep(["seed=[1,"])
+
+
+def test_collect_eval_and_replay_of_the_expert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = tmp_path / "demos"
+    quick = ["collect.num_envs=2", "collect.workers=0"]
+    assert main(["collect", f"out={store}", "episodes=2", "noise=0", "task=widowx/reach", *quick]) == 0
+    assert "2 episodes" in capsys.readouterr().out
+    result = tmp_path / "result.json"
+    assert (
+        main(["eval", "checkpoint=expert", "task=widowx/reach", "episodes=2", f"json={result}", *quick]) == 0
+    )
+    assert json.loads(result.read_text())["success"]["mean"] == 1
+    assert main(["replay", f"dataset={store}", "episode=1", f"out={tmp_path / 'replay'}", *quick]) == 0
+    text = capsys.readouterr().out
+    assert "drift 0.00 mm mean" in text, "the same seed and actions must give the same motion"
+    assert (tmp_path / "replay" / "episode_1.mp4").exists()
+    (damaged, *_) = sorted(store.glob("*.safetensors"))
+    content = bytearray(damaged.read_bytes())
+    content[-10] ^= 1
+    damaged.write_bytes(content)
+    assert main(["replay", f"dataset={store}"]) == EXIT_USER_ERROR
+    assert damaged.name in capsys.readouterr().err
+    shutil.rmtree(store)
