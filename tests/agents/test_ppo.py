@@ -129,6 +129,24 @@ def test_refinement_improves_the_policy_and_keeps_the_best(head: str) -> None:
     assert RefineLearner(PointToGoal(64), learner.selected_policy(), learner.config)._select() == best
 
 
+def test_imagined_steps_bootstrap_from_the_true_final_observation() -> None:
+    policy = ActorPolicy(PolicyConfig(2, 1, None, hidden=(8,), min_std=0.5))
+    learner = RefineLearner(PointToGoal(16, limit=3), policy, RefineConfig(horizon=8))
+    data, metrics = learner._imagine(0, torch.Generator().manual_seed(0))
+    moved = 0.25 * data.action.clamp(-1, 1)
+    arrived = data.features + torch.cat([moved, torch.zeros_like(moved)], -1)
+    torch.testing.assert_close(data.value, learner.ppo.values(data.features.flatten(0, 1)).view(8, 16))
+    torch.testing.assert_close(data.next_value, learner.ppo.values(arrived.flatten(0, 1)).view(8, 16))
+    ended, following = data.ended[:-1], data.features[1:]
+    torch.testing.assert_close(following[~ended], arrived[:-1][~ended])
+    assert (following[ended] - arrived[:-1][ended]).abs().amax(-1).min() > 0  # a new episode has begun
+    assert data.terminated.any()
+    assert (data.ended & ~data.terminated).any()
+    assert torch.equal(data.reward, data.terminated.float())
+    first = (data.terminated[:3].float().cumsum(0) > 0)[-1]  # within the first episode's 3 steps
+    assert metrics["imagined_success"] <= float(first.float().mean())
+
+
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(ConfigError, match="td0"):
         PPOConfig(value_target="td")
