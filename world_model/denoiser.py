@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -162,7 +162,7 @@ class FrameDenoiser(nn.Module):
         pixels = 3 * config.patch**2
         embedding = 4 * config.channels[0]  # diffusers' time_embedding_dim
         levels = len(config.channels)
-        self.unet = UNet2DModel(
+        unet = UNet2DModel(
             in_channels=pixels * (config.history + 1) + config.spatial_channels,
             out_channels=pixels,
             block_out_channels=config.channels,
@@ -174,6 +174,7 @@ class FrameDenoiser(nn.Module):
             class_embed_type="identity",
             add_attention=config.attention,
         )
+        self.unet = cast(nn.Module, unet)  # diffusers is not typed
         for parameter in self.unet.get_submodule("conv_out").parameters():
             nn.init.zeros_(parameter)  # so that the first prediction is nearly the last frame
         self.frequencies: Tensor

@@ -218,9 +218,7 @@ class WorldModelLearner:
         history = to_pixels(self.history)
         action = model.encode_action(self.table.actions[self.cursor])
         target = to_pixels(self.table.frames[self.cursor + 1])
-        next_state = model.predict_state(
-            history, self.state, self.previous, self.table.actions[self.cursor]
-        )
+        next_state = model.predict_state(history, self.state, self.previous, self.table.actions[self.cursor])
         error = (next_state - self.table.states[self.cursor + 1]) / model.delta_scale
         state_loss = F.smooth_l1_loss(error, torch.zeros_like(error))
         condition = model.condition(self.state, action, next_state.detach())

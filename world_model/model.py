@@ -104,7 +104,12 @@ class WorldModel(nn.Module):
         encoded = self.encode_action.size
         self.denoiser = FrameDenoiser(config, spec.height, spec.width, encoded + 2 * spec.state_dim)
         self.next_state = NextStateHead(
-            spec.state_dim, spec.action_dim + encoded, spec.height, spec.width, config.patch, config.head_width
+            spec.state_dim,
+            spec.action_dim + encoded,
+            spec.height,
+            spec.width,
+            config.patch,
+            config.head_width,
         )
         self.success = SuccessHead(spec.height, spec.width)
         for name, value in (("state_mean", 0.0), ("state_low", -torch.inf), ("state_high", torch.inf)):
