@@ -10,13 +10,9 @@ import numpy as np
 
 from robot_rl.data import schema
 from sim.arm import Workspace
-from sim.kinematics import Pose, rpy_from_matrix
+from sim.kinematics import Pose, matrix_from_rpy, rpy_from_matrix
 from sim.scene import Scene
 from sim.spec import FloatArray
-
-DOWN = np.eye(3)
-"""Rotation of a tool that points straight down."""
-
 
 class Task(ABC):
     """Stateless: everything about an episode is in the scene, so the same scene gives the same answers."""
@@ -63,6 +59,7 @@ def action_towards(scene: Scene, position: FloatArray, gripper: float, speed: fl
     return np.array([*move, *turn, gripper])
 
 
-def place_arm(scene: Scene, position: FloatArray, gripper: float) -> None:
-    """Put the arm at rest above `position` (3,) [m], pointing down."""
-    scene.arm.place(Pose(np.asarray(position, np.float64), DOWN), gripper)
+def place_arm(scene: Scene, position: FloatArray, gripper: float, yaw: float = 0.0) -> None:
+    """Put the arm at rest above `position` (3,) [m], pointing down and turned by `yaw` [rad]."""
+    rotation = matrix_from_rpy(np.array([0.0, 0.0, yaw]))
+    scene.arm.place(Pose(np.asarray(position, np.float64), rotation), gripper)

@@ -17,6 +17,8 @@ PLATE = np.array([0.30, 0.11])
 PLATE_RADIUS = 0.04
 SUCCESS_RADIUS = 0.028
 TOOL_HEIGHT = 0.028
+TOOL_YAW = math.pi / 2
+OPENING = 0.5
 BLOCK_REGION = np.array([[0.23, -0.13], [0.37, 0.05]])
 TOOL_START = np.array([0.30, -0.20])
 
@@ -27,7 +29,10 @@ _APPROACH_SPEED = 0.6
 
 
 class PushTask(Task):
-    """Planar pushing: the gripper stays closed, upright and low; only dx, dy (and a little dz) matter.
+    """Planar pushing: the gripper stays upright, low and half open; only dx, dy (and a little dz) matter.
+
+    It stands across the way to the plate, so that the block rests between the finger tips while it is
+    pushed, instead of on the point of one finger, from which it slips whatever anyone does.
 
     The plate lies in the middle of the reachable area, so a block pushed astray can be pushed back.
     """
@@ -38,9 +43,10 @@ class PushTask(Task):
     workspace = Workspace(
         low=(0.18, -0.23, TOOL_HEIGHT - 0.004),
         high=(0.43, 0.23, TOOL_HEIGHT + 0.004),
-        rpy_low=(0.0, 0.0, 0.0),
-        rpy_high=(0.0, 0.0, 0.0),
-        gripper_high=0.0,
+        rpy_low=(0.0, 0.0, TOOL_YAW),
+        rpy_high=(0.0, 0.0, TOOL_YAW),
+        gripper_low=OPENING,
+        gripper_high=OPENING,
     )
     reward_weights = {"success": 1.0, "block_to_plate": 0.5, "tool_to_block": 0.1}  # noqa: RUF012
 
@@ -55,7 +61,7 @@ class PushTask(Task):
         block = rng.uniform(BLOCK_REGION[0], BLOCK_REGION[1])
         scene.place("block", (*block, BLOCK_HALF), rng.uniform(-math.pi, math.pi))
         tool = TOOL_START + rng.uniform(-0.015, 0.015, 2)
-        place_arm(scene, np.array([*tool, TOOL_HEIGHT]), gripper=0.0)
+        place_arm(scene, np.array([*tool, TOOL_HEIGHT]), OPENING, TOOL_YAW)
 
     def success(self, scene: Scene) -> bool:
         return bool(np.linalg.norm(scene.position("block")[:2] - PLATE) < SUCCESS_RADIUS)
@@ -70,10 +76,10 @@ class PushTask(Task):
 
     def expert(self, scene: Scene) -> FloatArray:
         block, tool = scene.position("block")[:2], scene.arm.pose.position[:2]
-        if self.success(scene):
-            return action_towards(scene, np.array([*tool, TOOL_HEIGHT]), gripper=0.0)
-        target, speed = _push_target(block, tool)
-        return action_towards(scene, np.array([*target, TOOL_HEIGHT]), gripper=0.0, speed=speed)
+        target, speed = (tool, 0.0) if self.success(scene) else _push_target(block, tool)
+        action = action_towards(scene, np.array([*target, TOOL_HEIGHT]), OPENING, speed)
+        action[3:6] = 0.0  # the workspace holds the tool's direction
+        return action
 
 
 def _push_target(block: FloatArray, tool: FloatArray) -> tuple[FloatArray, float]:
