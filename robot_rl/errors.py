@@ -22,6 +22,10 @@ class DataError(RobotRLError):
     """A dataset, an episode or a checkpoint on disk is missing, corrupt, or does not fit."""
 
 
+class Interrupted(RobotRLError):
+    """Ctrl-C: the state is saved, and the run can be resumed."""
+
+
 class MissingExtraError(RobotRLError):
     """An optional dependency is not installed."""
 

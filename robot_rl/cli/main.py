@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robot_rl import __version__
-from robot_rl.errors import ConfigError, RobotRLError, unknown
+from robot_rl.errors import ConfigError, Interrupted, RobotRLError, unknown
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -274,8 +274,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             [sys.executable, "-m", "robot_rl.cli.main", *words],
             os.environ | {key: os.environ.get(key, value) for key, value in ALLOCATOR.items()},
         )
-    from robot_rl.trainers.loop import Interrupted
-
     try:
         return _dispatch(words)
     except Interrupted as stop:

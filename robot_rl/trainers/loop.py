@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from robot_rl.errors import ConfigError, RobotRLError
+from robot_rl.errors import ConfigError, Interrupted, RobotRLError
 from robot_rl.trainers.protocols import Learner
 from robot_rl.trainers.run import Run
 
@@ -42,10 +42,6 @@ class Silent:
     @contextmanager
     def task(self, name: str, total: int) -> Iterator[ProgressTask]:
         yield Silent._Task()
-
-
-class Interrupted(RobotRLError):
-    """Ctrl-C: the state is saved, and the run can be resumed."""
 
 
 @dataclass(frozen=True)

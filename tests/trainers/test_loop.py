@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from robot_rl.errors import ConfigError, DataError, RobotRLError
-from robot_rl.trainers.loop import Interrupted, LoopConfig, train
+from robot_rl.errors import ConfigError, DataError, Interrupted, RobotRLError
+from robot_rl.trainers.loop import LoopConfig, train
 from robot_rl.trainers.run import Run
 
 EVERY_UPDATE = LoopConfig(checkpoint_every_s=0.0, log_every_s=0.0)
