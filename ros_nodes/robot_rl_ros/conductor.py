@@ -13,13 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.client import Client
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.task import Future
-from rclpy.utilities import try_shutdown
+from rclpy.utilities import ok, try_shutdown
 from std_msgs.msg import Bool, Float32, String
 from std_srvs.srv import SetBool, Trigger
 
@@ -43,7 +44,8 @@ class Conductor(Node):
         self.seed = int(self.declare_parameter("seed", schema.SEED_HELD_OUT).value or 0)
         self.timeout_s = float(self.declare_parameter("timeout_s", 20.0).value or 20.0)
         self.start_timeout_s = float(self.declare_parameter("start_timeout_s", 180.0).value or 180.0)
-        self._success, self._reason, self._factors = False, "", [0.0]
+        self._success, self._reason = False, ""
+        self._factors: list[float] = []
         self.create_subscription(Bool, messages.SUCCESS, self._on_success, messages.SENSOR_QOS)
         self.create_subscription(String, messages.REASON, self._on_reason, messages.LATCHED_QOS)
         self.create_subscription(Float32, messages.REAL_TIME_FACTOR, self._on_factor, messages.SENSOR_QOS)
@@ -91,7 +93,7 @@ class Conductor(Node):
         self._insist(self._reset_guard, Trigger.Request())
         self._insist(self._enable, SetBool.Request(data=True))
         start = time.monotonic()
-        self._success, self._factors = False, self._factors[-1:]
+        self._success, self._factors = False, []
         going = stopped = False
         while not self._success and not stopped and (elapsed := time.monotonic() - start) < self.timeout_s:
             self._executor.spin_once(timeout_sec=0.05)
@@ -105,7 +107,7 @@ class Conductor(Node):
             "success": self._success,
             "duration_s": round(time.monotonic() - start, 3),
             "stopped": self._reason if stopped else "",
-            "real_time_factor": round(sum(self._factors) / len(self._factors), 3),
+            "real_time_factor": round(sum(self._factors) / len(self._factors), 3) if self._factors else None,
         }
         self._call(self._enable, SetBool.Request(data=False))
         return outcome
@@ -145,6 +147,9 @@ def main() -> None:
         node.run(lambda outcome: print(json.dumps(outcome), flush=True))  # noqa: T201 - its only output
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RCLError:
+        if ok():  # else it was told to stop in the middle of a call
+            raise
     except RobotRLError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)

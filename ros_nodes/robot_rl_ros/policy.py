@@ -1,4 +1,7 @@
-"""The policy node: a bundle's policy at 5 Hz, its joint setpoints at 50 Hz, to the guard.
+"""The policy node: a bundle's policy at up to 5 Hz, its joint setpoints at 50 Hz, to the guard.
+
+As in training an action follows from what is seen after the one before has been carried out; what that
+takes beyond the action's .2 s (the camera's period, transport, inference) lowers the rate.
 
 It publishes only while it is enabled and sees: without a fresh picture and joint state it falls silent,
 and the guard stops the arm.
@@ -35,7 +38,9 @@ PATIENCE_S = 0.01
 
 class PolicyNode(Node):
     """Parameters: `bundle` (directory, required), `seed` (of a stochastic policy's noise), `stochastic`,
-    `max_image_age_s`, `max_skew_s` (between picture and joint state) [s]."""
+    `max_image_age_s`, `max_skew_s` (between picture and joint state), `settle_s` (from an action's last
+    setpoint to the picture that the next is based on: its way through guard and driver, and one period
+    of motion, as in the simulator) [s]."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("policy", **kwargs)
@@ -50,6 +55,7 @@ class PolicyNode(Node):
         stochastic = bool(self.declare_parameter("stochastic", False).value)
         self.max_image_age_s = float(self.declare_parameter("max_image_age_s", 0.3).value or 0.3)
         self.max_skew_s = float(self.declare_parameter("max_skew_s", 0.05).value or 0.05)
+        self.settle_s = float(self.declare_parameter("settle_s", 0.03).value or 0.0)
         self.names = (bundle.guard or GuardConfig.widowx_250s()).names
         self.image_shape = bundle.policy.config.image_shape
         self.controller = ArmController(TASKS[task].workspace)
@@ -63,6 +69,7 @@ class PolicyNode(Node):
         self._episodes = self._sequence = 0
         self._setpoint: Setpoints = np.zeros(len(self.names))
         self._ahead: deque[Setpoints] = deque()
+        self._moved = 0.0
         self._states: deque[Measured] = deque(maxlen=100)
         self._image: Image | None = None
         self._requests = self.create_publisher(JointState, messages.REQUESTED, messages.COMMAND_QOS)
@@ -101,9 +108,18 @@ class PolicyNode(Node):
             response.message = f"episode {self._episodes}"
         return response
 
+    def _now(self) -> float:
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    def _seen(self) -> float:
+        """When what there is to see was taken [s]."""
+        if self.image_shape is None:
+            return self._states[-1].stamp if self._states else 0.0
+        return messages.seconds(self._image.header.stamp) if self._image else 0.0
+
     def _observation(self) -> tuple[Setpoints, npt.NDArray[np.uint8] | None] | str:
         """Joints (7,) measured when the newest picture was taken, and the picture; or why there is none."""
-        now = self.get_clock().now().nanoseconds * 1e-9
+        now = self._now()
         if not self._states:
             return "no joint state yet"
         if (age := now - self._states[-1].stamp) > self.max_image_age_s:
@@ -112,7 +128,7 @@ class PolicyNode(Node):
             return np.array(self._states[-1].position), None
         if self._image is None:
             return "no picture yet"
-        taken = messages.seconds(self._image.header.stamp)
+        taken = self._seen()
         if (age := now - taken) > self.max_image_age_s:
             return f"the newest picture is {age:.2f} s old"
         nearest = min(self._states, key=lambda state: abs(state.stamp - taken))
@@ -141,14 +157,17 @@ class PolicyNode(Node):
                 if isinstance(observation, str):
                     self.get_logger().warning(f"silent: {observation}", throttle_duration_sec=1.0)
                     return
-                now = np.array(self._states[-1].position)
-                self._thought = self._thinker.submit(self._think, *observation, now)
-            wait([self._thought], timeout=PATIENCE_S)
-            if self._thought.done():
-                self._ahead.extend(self._thought.result())
-                self._thought = None
+                if self._seen() >= self._moved + self.settle_s:
+                    now = np.array(self._states[-1].position)
+                    self._thought = self._thinker.submit(self._think, *observation, now)
+            if self._thought is not None:
+                wait([self._thought], timeout=PATIENCE_S)
+                if self._thought.done():
+                    self._ahead.extend(self._thought.result())
+                    self._thought = None
         if self._ahead:
             self._setpoint = self._ahead.popleft()
+            self._moved = self._now()
         stamp = self.get_clock().now().to_msg()
         self._requests.publish(messages.request_message(self.names, self._setpoint, stamp, self._sequence))
         self._sequence += 1

@@ -42,7 +42,7 @@ class SimArmNode(Node):
         task = str(self.declare_parameter("task", "widowx/push").value)
         self.declare_parameter("seed", schema.SEED_HELD_OUT)
         size = int(self.declare_parameter("image_size", 64).value or 64)
-        camera_hz = float(self.declare_parameter("camera_hz", 20.0).value or 20.0)
+        camera_hz = float(self.declare_parameter("camera_hz", 50.0).value or 50.0)
         self.speed = float(self.declare_parameter("speed", 1.0).value or 1.0)
         env = sim.make(task, image_size=size).unwrapped
         if not isinstance(env, WidowXEnv):

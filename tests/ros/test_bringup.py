@@ -55,7 +55,7 @@ def test_one_episode_from_pip_alone_on_loopback(bundle: Path, monkeypatch: pytes
     assert [outcome.seed for outcome in outcomes] == [9_000_007, 9_000_008]
     for outcome in outcomes:
         assert outcome.success or outcome.stopped or outcome.duration_s >= 2.0
-    assert outcomes[0].real_time_factor > 0
+    assert outcomes[0].real_time_factor
     assert len(started) == 4
     assert all(process.poll() is not None for process in started)
     # 239.255.0.1 is DDS discovery by multicast, joined on the loopback interface alone.
