@@ -38,14 +38,14 @@ class EpisodeOutcome:
         seed: of the simulator. success: by the simulator's truth.
         duration_s: from the policy's start to the end [s].
         stopped: why the guard stopped it (`schema.FILTER_REASONS`), or "".
-        real_time_factor: simulated seconds per second; None if it ended before the first measurement.
+        real_time_factor: simulated seconds per second; 0 if it ended before it was measured.
     """
 
     seed: int
     success: bool
     duration_s: float
     stopped: str
-    real_time_factor: float | None
+    real_time_factor: float
 
 
 def bringup(

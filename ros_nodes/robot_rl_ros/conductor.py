@@ -107,7 +107,7 @@ class Conductor(Node):
             "success": self._success,
             "duration_s": round(time.monotonic() - start, 3),
             "stopped": self._reason if stopped else "",
-            "real_time_factor": round(sum(self._factors) / len(self._factors), 3) if self._factors else None,
+            "real_time_factor": round(sum(self._factors) / len(self._factors), 3) if self._factors else 0.0,
         }
         self._call(self._enable, SetBool.Request(data=False))
         return outcome
