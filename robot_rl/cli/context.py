@@ -55,6 +55,8 @@ class Context:
             run = Run(Path(arguments["resume"]))
             config = run_config(run)
         else:
+            if "dataset" in arguments and not any(text.startswith("agent=") for text in overrides):
+                overrides = ["agent=recorded", *overrides]  # nothing but the recording: less to learn from
             config = resolve(overrides)
             config.dataset = arguments.get("dataset")
             if config.dataset:
@@ -73,6 +75,8 @@ class Context:
                 _validate(config)
                 run = Run.create(path, OmegaConf.to_yaml(config), command_line())
         torch.set_num_threads(config.threads or torch.get_num_threads())
+        if config.wandb:
+            run.mirror_to_wandb(config.wandb, OmegaConf.to_container(config))  # type: ignore[arg-type]
         return cls(config, run, dataset=open_dataset(config.dataset) if config.dataset else None)
 
     def section(self, name: str, kind: type[T]) -> T:

@@ -89,7 +89,7 @@ def success_chart(stages: Sequence[Mapping[str, Any]]) -> Markup:
         axes.set_xlim(-0.6, len(stages) - 0.4)
         axes.set_ylim(0, 1.02)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set_ylabel("success on held-out seeds")
+        axes.set_ylabel("success")
         axes.grid(axis="x", visible=False)
     spoken = ", ".join(f"{stage['name']} {stage['mean']:.0%}" for stage in stages)
     return _svg(figure, "success", f"Success per stage: {spoken}")

@@ -255,7 +255,7 @@ def _dispatch(words: list[str]) -> int:
             continue
         if sweep:
             print(f"[{number + 1}/{len(combinations)}] robot-rl {name} {' '.join(combination)}", flush=True)
-            if "run" in arguments and "{n}" not in arguments["run"]:
+            if "run" in arguments:
                 arguments["run"] += f"_{number}"
         module, _, function = verb.function.partition(":")
         run: Callable[[dict[str, str], list[str]], Any] = getattr(

@@ -65,6 +65,7 @@ def contents(run_dir: Path) -> dict[str, Any]:
         "task": summary.get("task") or "unknown task",
         "preset": summary.get("preset") or "-",
         "seed": summary.get("seed", "-"),
+        "evaluated_on": str(summary.get("evaluated_on", "held_out")).replace("_", "-"),
         "record": record,
         "command": command if isinstance(command, str) else shlex.join(command),
         "rows": rows,

@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from reward_vlm import RewardConfig, RewardLearner, RewardWrapper, SuccessClassifier, evaluate, relabel
+from reward_vlm import (
+    RewardConfig,
+    RewardLearner,
+    RewardWrapper,
+    RewardWrapperConfig,
+    SuccessClassifier,
+    evaluate,
+    relabel,
+)
 from reward_vlm.evaluation import judge_episodes
 from robot_rl.agents.bc import BCConfig, BCLearner, baselines, evaluate_mse
 from robot_rl.agents.calql import CalQLLearner
@@ -22,6 +30,7 @@ from robot_rl.agents.wsrl import WSRL
 from robot_rl.cli.context import Context
 from robot_rl.cli.sections import (
     CollectConfig,
+    EvaluationConfig,
     ImaginationConfig,
     OfflineConfig,
     OnlineStageConfig,
@@ -47,6 +56,8 @@ from world_model import WorldModel, WorldModelEnv, WorldModelLearner, WorldModel
 from world_model.metrics import evaluate_world_model, side_by_side
 
 Metrics = dict[str, float]
+REAL_SHARE = 0.2
+"""Of a dataset's episodes, those kept back to judge on."""
 NEVER = 10_000
 """Steps of held success that end an episode: more than there are, so that the judge or the clock ends it."""
 
@@ -135,7 +146,9 @@ def rollouts(context: Context) -> list[Episode]:
 def random_policy(task: str, env: GuardedVectorEnv) -> RandomPolicy:
     """Random motion; drawn towards the middle of the table where we know where that is."""
     pull = RandomConfig().pull if task.startswith("widowx/") else 0.0
-    return RandomPolicy(env.num_envs, env.single_action_space.shape[0], RandomConfig(pull=pull))
+    return RandomPolicy(
+        env.num_envs, int(np.prod(env.single_action_space.shape or ())), RandomConfig(pull=pull)
+    )
 
 
 def refined_rollouts(context: Context) -> list[Episode]:
@@ -167,7 +180,7 @@ def fit_bc(context: Context) -> Metrics:
     episodes = demos(context)
     test: list[Episode] = []
     if context.dataset is not None:  # no simulator to judge it: keep some back
-        episodes, test = held_back(episodes, 0.2, context.seed)
+        episodes, test = held_back(episodes, REAL_SHARE, context.seed)
     first = episodes[0]
     _, height, width, _ = first.observations[schema.IMAGE].shape
     config = dataclasses.replace(
@@ -196,7 +209,8 @@ def fit_bc(context: Context) -> Metrics:
 
 def fit_world_model(context: Context) -> Metrics:
     """Learn to imagine: frames, proprioception and success, from all that was recorded so far."""
-    train_set, test = held_back([*demos(context), *rollouts(context)], 0.1, context.seed)
+    share = 0.1 if context.dataset is None else REAL_SHARE
+    train_set, test = held_back([*demos(context), *rollouts(context)], share, context.seed)
     config = context.section("world_model", WorldModelLearnerConfig)
     learner = WorldModelLearner(train_set, dataclasses.replace(config, seed=context.seed))
     fit(context, "world_model", learner)
@@ -274,11 +288,14 @@ def load_reward(context: Context) -> SuccessClassifier:
 
 
 def labelled_buffer(
-    policy: ActorPolicy, judge: SuccessClassifier, episodes: Sequence[Episode], config: ReplayConfig
+    policy: ActorPolicy,
+    judge: SuccessClassifier,
+    episodes: Sequence[Episode],
+    config: ReplayConfig,
+    rewards: RewardWrapperConfig,
 ) -> ReplayBuffer:
     """Transitions with the judge's rewards and ends, and the policy's features in the place of pictures."""
     buffer = ReplayBuffer(config)
-    rewards = OnlineStageConfig().reward
     for episode in episodes:
         judged = relabel(episode, judge, rewards)
         clone = np.full(len(judged), float(judged.terminated.any()), np.float32)
@@ -297,14 +314,15 @@ def fit_offline(context: Context) -> Metrics:
     config = context.section("offline", OfflineConfig)
     policy, judge = load_policy(context, "refine"), load_reward(context)
     recorded = [*demos(context), *rollouts(context), *refined_rollouts(context)]
-    real = labelled_buffer(policy, judge, recorded, config.replay)
+    rewards = context.section("online", OnlineStageConfig).reward
+    real = labelled_buffer(policy, judge, recorded, config.replay, rewards)
     buffer: ReplayBuffer | Mixer = real
     metrics = {"episodes": float(len(recorded)), "transitions": float(len(real))}
     if config.imagined > 0:
         seeds = range(schema.SEED_ROLLOUTS, schema.SEED_ROLLOUTS + config.imagined_episodes)
         runner = PolicyRunner(policy, deterministic=False, seed=context.seed)
         dreams = rollout(imagined_env(context), runner, seeds, context.simulation.origin("imagined"))
-        imagined = labelled_buffer(policy, judge, dreams, config.replay)
+        imagined = labelled_buffer(policy, judge, dreams, config.replay, rewards)
         shares = {"recorded": 1 - config.imagined, "imagined": config.imagined}
         buffer = Mixer({"recorded": real, "imagined": imagined}, shares)
     sac = dataclasses.replace(config.learner.sac, seed=context.seed)
@@ -325,7 +343,7 @@ def fit_online(context: Context) -> Metrics:
     offline = None
     if config.agent.offline_ratio > 0:
         recorded = [*demos(context), *rollouts(context), *refined_rollouts(context)]
-        offline = labelled_buffer(policy, judge, recorded, config.agent.replay)
+        offline = labelled_buffer(policy, judge, recorded, config.agent.replay, config.reward)
     sac = dataclasses.replace(config.agent.sac, seed=context.seed)
     agent = WSRL(policy, dataclasses.replace(config.agent, sac=sac, seed=context.seed), offline)
     agent.agent.load_critics(context.run.stage_dir("offline") / "critic", {"task": context.task})
@@ -357,7 +375,7 @@ STAGES: dict[str, Stage] = {
         Stage("bc", (), "bc", fit_bc),
         Stage("world_model", ("bc",), "bc", fit_world_model),
         Stage("refine", ("bc", "world_model"), "refine", fit_refine),
-        Stage("reward", ("bc",), "refine", fit_reward),
+        Stage("reward", ("bc", "refine"), "refine", fit_reward),
         Stage("offline", ("refine", "reward"), "offline", fit_offline),
         Stage("online", ("reward", "offline"), "online", fit_online),
     )
@@ -422,6 +440,7 @@ def write_summary(context: Context) -> None:
         "task": context.task,
         "preset": context.config.preset_name,
         "seed": context.seed,
+        "evaluated_on": context.section("evaluation", EvaluationConfig).seeds,
         "stages": stages,
     }
     atomic_write(context.run.path / "summary.json", json.dumps(content, indent=2).encode())

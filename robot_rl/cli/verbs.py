@@ -190,11 +190,9 @@ def bringup(arguments: dict[str, str], overrides: list[str]) -> int:
         end = (
             "success" if outcome.success else f"no success{', ' + outcome.stopped if outcome.stopped else ''}"
         )
-        print(
-            f"episode {outcome.seed}: {end}, {outcome.duration_s:.1f} s, "
-            f"real-time factor {outcome.real_time_factor:.2f}",
-            flush=True,
-        )
+        factor = outcome.real_time_factor
+        pace = "" if factor is None else f", real-time factor {factor:.2f}"
+        print(f"episode {outcome.seed}: {end}, {outcome.duration_s:.1f} s{pace}", flush=True)
 
     outcomes = graph.bringup(arguments["bundle"], episodes=number, seed=seed, on_episode=show)
     wins = sum(outcome.success for outcome in outcomes)

@@ -15,6 +15,7 @@ RUN/config.yaml       the resolved configuration
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
@@ -30,7 +31,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from robot_rl.data.artifact import atomic_write
-from robot_rl.errors import ConfigError, DataError
+from robot_rl.errors import ConfigError, DataError, MissingExtraError
 
 VERSIONED = ("robot-rl", "torch", "numpy", "mujoco", "gymnasium", "diffusers", "open_clip_torch", "metaworld")
 STATE_FORMAT = 1
@@ -93,6 +94,7 @@ class Run:
             raise DataError(f"{path} is not a run directory: it has no run.json. Runs stand in runs/")
         self.path = path
         self._tensorboard: SummaryWriter | None = None
+        self._wandb: Any = None
 
     @classmethod
     def create(cls, path: Path, config_yaml: str, command: list[str]) -> Run:
@@ -170,6 +172,20 @@ class Run:
 
     # ---- logging
 
+    def mirror_to_wandb(self, project: str, config: Mapping[str, Any]) -> None:
+        """From now on log to Weights & Biases as well.
+
+        Raises:
+            MissingExtraError: wandb is not installed.
+        """
+        try:
+            wandb = importlib.import_module("wandb")
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("wandb", "wandb") from error
+        self._wandb = wandb.init(
+            project=project, name=self.path.name, dir=str(self.path), config=dict(config), resume="allow"
+        )
+
     def log(self, stage: str, update: int, metrics: Mapping[str, float], time_s: float) -> None:
         """Append metrics to metrics.jsonl and to TensorBoard."""
         line = {"stage": stage, "update": update, "time_s": round(time_s, 3)} | {
@@ -181,6 +197,8 @@ class Run:
             self._tensorboard = SummaryWriter(str(self.path / "tensorboard"))
         for key, value in metrics.items():
             self._tensorboard.add_scalar(f"{stage}/{key}", value, update)
+        if self._wandb is not None:
+            self._wandb.log({f"{stage}/{key}": value for key, value in metrics.items()})
 
     def forget_after(self, stage: str, update: int) -> None:
         """Drop logged lines of `stage` past `update`: a resumed stage writes them again."""
@@ -201,6 +219,9 @@ class Run:
         if self._tensorboard is not None:
             self._tensorboard.close()
             self._tensorboard = None
+        if self._wandb is not None:
+            self._wandb.finish()
+            self._wandb = None
 
 
 def command_line() -> list[str]:
