@@ -14,6 +14,7 @@ from sim.kinematics import Pose, matrix_from_rpy, rpy_from_matrix
 from sim.scene import Scene
 from sim.spec import FloatArray
 
+
 class Task(ABC):
     """Stateless: everything about an episode is in the scene, so the same scene gives the same answers."""
 
