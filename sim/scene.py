@@ -38,7 +38,7 @@ SCENE = """
 
 CAMERAS: Mapping[str, str] = {
     # Facing the robot from across the table, close enough that a 5 cm block is eight pixels wide at 64x64.
-    schema.DEFAULT_CAMERA: '<camera name="front" pos="0.64 0 0.60" xyaxes="0 1 0 -0.872 0 0.49" fovy="37"/>',
+    schema.DEFAULT_CAMERA: '<camera name="front" pos="0.64 0 0.60" xyaxes="0 1 0 -0.872 0 0.49" fovy="32"/>',
     "side": '<camera name="side" pos="0.3 -0.62 0.38" xyaxes="1 0 0 0 0.52 0.85" fovy="45"/>',
     "top": '<camera name="top" pos="0.3 0 0.85" xyaxes="0 -1 0 1 0 0" fovy="38"/>',
 }

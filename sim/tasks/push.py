@@ -13,14 +13,14 @@ from sim.tasks.base import Task, action_towards, place_arm
 
 BLOCK_HALF = 0.02
 BLOCK_RADIUS = 0.027
-PLATE = np.array([0.30, 0.11])
+PLATE = np.array([0.30, 0.10])
 PLATE_RADIUS = 0.04
 SUCCESS_RADIUS = 0.028
 TOOL_HEIGHT = 0.028
 TOOL_YAW = math.pi / 2
 OPENING = 0.5
-BLOCK_REGION = np.array([[0.23, -0.13], [0.37, 0.05]])
-TOOL_START = np.array([0.30, -0.20])
+BLOCK_REGION = np.array([[0.24, -0.10], [0.36, 0.03]])
+TOOL_START = np.array([0.30, -0.17])
 
 _CIRCLE = 0.068  # going around the block [m]
 _BEHIND = 0.05  # where a push starts, from the block's centre [m]
