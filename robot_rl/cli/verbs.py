@@ -140,7 +140,12 @@ def evaluate(arguments: dict[str, str], overrides: list[str]) -> int:
         write_video(Path(arguments["video"]), frames, fps=8, scale=4)
         print(f"video: {arguments['video']}")
     if "json" in arguments:
-        content = {"task": simulation.task, "checkpoint": source, "success": success, **asdict(result)}
+        content = {
+            "task": simulation.task,
+            "checkpoint": source,
+            "success": success,
+            "episodes": asdict(result),
+        }
         atomic_write(Path(arguments["json"]), json.dumps(content).encode())
     return 0
 

@@ -86,11 +86,11 @@ def test_every_preset_task_and_section_builds() -> None:
 
 
 def test_a_sweep_is_every_combination() -> None:
-    assert expand_sweep(["seed=0,1", "preset=smoke", "bc.lr=1e-3,1e-4"]) == [
-        ["seed=0", "preset=smoke", "bc.lr=1e-3"],
-        ["seed=0", "preset=smoke", "bc.lr=1e-4"],
-        ["seed=1", "preset=smoke", "bc.lr=1e-3"],
-        ["seed=1", "preset=smoke", "bc.lr=1e-4"],
+    assert expand_sweep(["seed=0,1", "preset=smoke", "bc.lr=0.001,0.0001"]) == [
+        ["seed=0", "preset=smoke", "bc.lr=0.001"],
+        ["seed=0", "preset=smoke", "bc.lr=0.0001"],
+        ["seed=1", "preset=smoke", "bc.lr=0.001"],
+        ["seed=1", "preset=smoke", "bc.lr=0.0001"],
     ]
     with pytest.raises(ConfigError, match="cannot read"):
         expand_sweep(["seed=[1,"])

@@ -128,4 +128,4 @@ def test_export_writes_a_bundle_that_evaluates(whole: Path, tmp_path: Path) -> N
     assert main([*words, "collect.num_envs=2", "collect.workers=0"]) == 0
     held_out = json.loads((whole / "stages/online/eval.json").read_text())
     assert json.loads(result.read_text())["success"]["n"] == 2
-    assert json.loads(result.read_text())["seeds"] == held_out["seeds"][:2]
+    assert json.loads(result.read_text())["episodes"]["seeds"] == held_out["seeds"][:2]
