@@ -13,10 +13,11 @@ import numpy as np
 from robot_rl.agents.policy import ActorPolicy, PolicyRunner
 from robot_rl.cli.config import build, resolve, run_config
 from robot_rl.cli.progress import TerminalProgress
+from robot_rl.cli.recordings import random_policy
 from robot_rl.cli.report import write_report
 from robot_rl.cli.sections import EvaluationConfig, SafetyConfig, TaskConfig
 from robot_rl.cli.simulation import Simulation, arms, counting, task_spec
-from robot_rl.cli.stages import STAGES, random_policy
+from robot_rl.cli.stages import STAGES
 from robot_rl.data import schema
 from robot_rl.data.artifact import atomic_write
 from robot_rl.data.store import EpisodeStore

@@ -1,0 +1,103 @@
+"""What a run records or reads: demonstrations, the clone's rollouts, the refined policy's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from robot_rl.agents.policy import ActorPolicy, PolicyRunner
+from robot_rl.cli.context import Context
+from robot_rl.cli.sections import CollectConfig, TaskConfig
+from robot_rl.cli.simulation import arms
+from robot_rl.data import schema
+from robot_rl.data.episode import Episode
+from robot_rl.safety import GuardedVectorEnv
+from sim import ExpertPolicy, RandomPolicy
+from sim.experts import RandomConfig
+
+
+def policy_path(context: Context, stage: str) -> Path:
+    return context.run.stage_dir(stage) / "policy"
+
+
+def load_policy(context: Context, stage: str) -> ActorPolicy:
+    return ActorPolicy.load(policy_path(context, stage), {"task": context.task})
+
+
+def demos(context: Context) -> list[Episode]:
+    """Noisy demonstrations, or the dataset that was named instead."""
+    if context.dataset is not None:
+        return context.dataset
+    collect, task = context.section("collect", CollectConfig), context.section("task", TaskConfig)
+    first = schema.SEED_DEMOS + context.seed * 10_000
+    return context.episodes(
+        "demos",
+        range(first, first + collect.demos),
+        "expert",
+        lambda env: ExpertPolicy(arms(env), task.demo_noise),
+        hold_steps=collect.hold_steps,
+    )
+
+
+def rollouts(context: Context) -> list[Episode]:
+    """What the demonstrations do not show: the clone's own episodes, disturbed ones and random motion."""
+    if context.dataset is not None:
+        return []
+    collect = context.section("collect", CollectConfig)
+    first = schema.SEED_ROLLOUTS + context.seed * 10_000
+    hold = {"hold_steps": collect.hold_steps}
+    clone = load_policy(context, "bc")
+    episodes = context.episodes(
+        "policy",
+        range(first, first + collect.policy),
+        "bc",
+        lambda env: PolicyRunner(clone, deterministic=False, seed=context.seed),
+        **hold,
+    )
+    first += collect.policy
+    episodes += context.episodes(
+        "perturbed",
+        range(first, first + collect.perturbed),
+        "expert",
+        lambda env: ExpertPolicy(arms(env), collect.perturbed_noise, scale_range=(0.3, 1.0)),
+        **hold,
+    )
+    first += collect.perturbed
+    return episodes + context.episodes(
+        "random",
+        range(first, first + collect.random),
+        "random",
+        lambda env: random_policy(context.task, env),
+        **hold,
+    )
+
+
+def random_policy(task: str, env: GuardedVectorEnv) -> RandomPolicy:
+    """Random motion; drawn towards the middle of the table where we know where that is."""
+    pull = RandomConfig().pull if task.startswith("widowx/") else 0.0
+    return RandomPolicy(
+        env.num_envs, int(np.prod(env.single_action_space.shape or ())), RandomConfig(pull=pull)
+    )
+
+
+def refined_rollouts(context: Context) -> list[Episode]:
+    """Episodes of the refined policy in the simulator, exploring."""
+    collect = context.section("collect", CollectConfig)
+    first = schema.SEED_ROLLOUTS + context.seed * 10_000 + 5_000
+    refined = load_policy(context, "refine")
+    return context.episodes(
+        "refined",
+        range(first, first + collect.refined),
+        "refine",
+        lambda env: PolicyRunner(refined, deterministic=False, seed=context.seed),
+        hold_steps=collect.hold_steps,
+    )
+
+
+def held_back(episodes: Sequence[Episode], share: float, seed: int) -> tuple[list[Episode], list[Episode]]:
+    """(train, test), split by episode."""
+    order = np.random.default_rng([seed, 7]).permutation(len(episodes))
+    count = max(1, round(share * len(episodes)))
+    return [episodes[i] for i in order[count:]], [episodes[i] for i in order[:count]]
