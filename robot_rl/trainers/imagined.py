@@ -109,10 +109,14 @@ class RefineLearner:
         return policy
 
     def _select(self) -> float:
-        """Deterministic imagined success; keeps the weights if it is the highest yet, the later on ties."""
+        """Deterministic imagined success; keeps the weights if it is higher than any before.
+
+        On ties the earlier stand, which lie nearer to the clone: where it imagines nothing but success
+        already, there is nothing to learn from the model, only to exploit.
+        """
         _, metrics = self._imagine(schema.SEED_VALIDATION, None)
         success = metrics["imagined_success"]
-        if success >= self._best_success:
+        if success > self._best_success:
             self._best, self._best_success = copy.deepcopy(self.policy.state_dict()), success
         return success
 
