@@ -1,0 +1,303 @@
+"""How the arm's motors follow: joint position servos, joint velocity servos, or Cartesian impedance.
+
+`CartesianImpedance(model, data, config)` stands alone: it needs a compiled scene that includes the arm and
+nothing else of this package's environments.
+
+    impedance = CartesianImpedance(model, data, ImpedanceConfig(translation=300.0))
+    impedance.set_stiffness([50, 800, 800, 10, 10, 10])       # [N/m] x 3, [N m/rad] x 3, any time
+    impedance.step(target, finger_travel=0.02, physics_steps=10)   # target: `Pose` of the tool, world frame
+    impedance.error(target), impedance.velocity(), impedance.wrench(target), impedance.energy(target)
+
+Making one turns the arm's six position servos of `model` into torque motors (the driver's current mode);
+the fingers keep their position servo. An environment does the same with
+`WidowXConfig(control_mode="cartesian_impedance")`, or `"variable_impedance"`, whose action (11,) holds four
+more numbers in [-1, 1]: the stiffness along x, y, z and about all axes, see `ImpedanceConfig.stiffness`.
+
+Every mode takes the same stream of joint setpoints at `schema.SETPOINT_HZ`, so a command filter guards each
+of them in the same way; the impedance modes hold the tool at that setpoint's pose.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import mujoco
+import numpy as np
+import numpy.typing as npt
+
+from robot_rl.data import schema
+from robot_rl.errors import ConfigError, unknown
+from sim.kinematics import JOINTS, TOOL_SITE, ArmKinematics, Pose, rotation_vector
+from sim.spec import FloatArray
+
+VELOCITY_FEEDBACK = 10.0
+"""Share of the position error that a velocity servo's command makes good in a second [1/s]."""
+_SINGULAR = 1e-2
+"""Added to the inverse operational-space inertia [1/kg, 1/(kg m^2)]: bounds it where the arm is singular."""
+
+
+@dataclass(frozen=True)
+class ImpedanceConfig:
+    """Springs and dampers between the tool and its target.
+
+    Attributes:
+        translation: stiffness along each world axis [N/m].
+        rotation: stiffness about each world axis [N m/rad].
+        damping_ratio: 1 = critically damped for the arm's inertia at its present pose.
+        translation_range, rotation_range: what a variable stiffness may be, same units, low > 0.
+    """
+
+    translation: float = 400.0
+    rotation: float = 30.0
+    damping_ratio: float = 1.0
+    translation_range: tuple[float, float] = (30.0, 1500.0)
+    rotation_range: tuple[float, float] = (2.0, 60.0)
+
+    def __post_init__(self) -> None:
+        for name in ("translation", "rotation"):
+            low, high = getattr(self, f"{name}_range")
+            if not 0 < low <= getattr(self, name) <= high:
+                raise ConfigError(
+                    f"impedance {name}={getattr(self, name)} with range {low} .. {high}; "
+                    "expected 0 < low <= stiffness <= high"
+                )
+        if not 0 < self.damping_ratio <= 2:
+            raise ConfigError(f"damping_ratio={self.damping_ratio}; expected 0 < ratio <= 2")
+
+    def stiffness(self, action: npt.ArrayLike) -> FloatArray:
+        """Stiffness (6,) for x, y, z and all rotations (4,) in [-1, 1]; the logarithm is linear in it."""
+        share = (np.clip(np.asarray(action, np.float64), -1.0, 1.0) + 1) / 2
+        if share.shape != (4,):
+            raise ConfigError(f"stiffness action has shape {share.shape}; expected (4,)")
+        ranges = np.log([self.translation_range] * 3 + [self.rotation_range])
+        values = np.exp(ranges[:, 0] + share * (ranges[:, 1] - ranges[:, 0]))
+        return np.array([*values[:3], *[values[3]] * 3])
+
+
+class CartesianImpedance:
+    """tau = J^T (K (x_d - x) - D J dq), clamped to the efforts, on top of the model's gravity compensation.
+
+    Hogan, "Impedance control" (1985). K is diagonal in the world frame. D = 2 z Q sqrt(B) Q^T with the
+    operational-space inertia L = Q Q^T and K = Q B Q^T (Albu-Schaeffer et al., 2003, eq. 28) is positive
+    semidefinite and damps every direction with the same ratio z. Coriolis forces are not cancelled: that
+    would cost the passivity of the arm towards what it touches. Torques are renewed at every physics step.
+    """
+
+    def __init__(
+        self, model: mujoco.MjModel, data: mujoco.MjData, config: ImpedanceConfig | None = None
+    ) -> None:
+        self.model, self.data, self.config = model, data, config or ImpedanceConfig()
+        self._site = model.site(TOOL_SITE).id
+        self._dofs = np.array([model.joint(name).dofadr[0] for name in JOINTS])
+        self._motors = np.array([model.actuator(name).id for name in JOINTS])
+        self._gripper = int(model.actuator("gripper").id)
+        self._jacobian = np.zeros((6, model.nv))
+        self._inertia = np.zeros((model.nv, model.nv))
+        self._damping = np.zeros((6, 6))
+        self.effort: FloatArray = model.actuator_forcerange[self._motors, 1].copy()
+        """Largest torque of each joint [N m], (6,); what compensates gravity is part of it."""
+        _retune(model, self._motors, gain=1.0, bias=(0.0, 0.0, 0.0), limit=self.effort)
+        for finger in ("left_finger_link", "right_finger_link"):
+            model.body_gravcomp[model.body(finger).id] = 1.0  # no servo stiffness hides their weight any more
+        self.set_stiffness([self.config.translation] * 3 + [self.config.rotation] * 3)
+
+    @property
+    def stiffness(self) -> FloatArray:
+        """Diagonal of K (6,): [N/m] along x, y, z, [N m/rad] about x, y, z of the world."""
+        return self._stiffness.copy()
+
+    def set_stiffness(self, stiffness: npt.ArrayLike) -> None:
+        """Put in a new K (6,), units of `stiffness`.
+
+        Raises:
+            ConfigError: wrong shape, or outside the config's ranges.
+        """
+        values = np.asarray(stiffness, np.float64)
+        ranges = np.array([self.config.translation_range] * 3 + [self.config.rotation_range] * 3)
+        slack = 1e-9 * ranges
+        if values.shape != (6,) or not np.all(
+            (values >= (ranges - slack)[:, 0]) & (values <= (ranges + slack)[:, 1])
+        ):
+            raise ConfigError(
+                f"stiffness {values.tolist()}; expected six numbers, three in "
+                f"{self.config.translation_range} N/m, three in {self.config.rotation_range} N m/rad"
+            )
+        self._stiffness: FloatArray = values
+
+    def error(self, target: Pose) -> FloatArray:
+        """x_d - x (6,): offset [m] and rotation vector [rad] from the tool to `target`, world frame."""
+        position, rotation = self.data.site_xpos[self._site], self.data.site_xmat[self._site].reshape(3, 3)
+        return np.concatenate([target.position - position, rotation_vector(target.rotation @ rotation.T)])
+
+    def velocity(self) -> FloatArray:
+        """Twist of the tool (6,): [m/s] and [rad/s], world frame."""
+        return self._tool_jacobian() @ self.data.qvel[self._dofs]
+
+    def wrench(self, target: Pose) -> FloatArray:
+        """What springs and dampers put on the tool (6,): force [N] and torque [N m], world frame."""
+        return self._stiffness * self.error(target) - self._damping @ self.velocity()
+
+    def energy(self, target: Pose) -> float:
+        """Energy stored in the springs, e^T K e / 2 [J]."""
+        error = self.error(target)
+        return 0.5 * float(error @ (self._stiffness * error))
+
+    def torque(self, target: Pose) -> FloatArray:
+        """Joint torques (6,) [N m], each within `effort`. Needs up to date poses (`mujoco.mj_step1`)."""
+        jacobian = self._tool_jacobian()
+        wrench = self._stiffness * self.error(target) - self._damping @ (
+            jacobian @ self.data.qvel[self._dofs]
+        )
+        torque: FloatArray = (jacobian.T @ wrench).clip(-self.effort, self.effort)
+        return torque
+
+    def step(self, target: Pose, finger_travel: float, physics_steps: int) -> None:
+        """Let `physics_steps` steps of the model pass, drawn to `target`, the fingers to `finger_travel` [m]."""
+        self.data.ctrl[self._gripper] = finger_travel
+        for index in range(physics_steps):
+            mujoco.mj_step1(self.model, self.data)
+            if index == 0:
+                self._damping = self._critical_damping()
+            self.data.ctrl[self._motors] = self.torque(target)
+            mujoco.mj_step2(self.model, self.data)
+
+    def _tool_jacobian(self) -> FloatArray:
+        mujoco.mj_jacSite(self.model, self.data, self._jacobian[:3], self._jacobian[3:], self._site)
+        return self._jacobian[:, self._dofs]
+
+    def _critical_damping(self) -> FloatArray:
+        """D (6, 6) [N s/m, N m s/rad] for the present pose and stiffness."""
+        mujoco.mj_fullM(self.model, self._inertia, self.data.qM)
+        jacobian = self._tool_jacobian()
+        inertia = self._inertia[np.ix_(self._dofs, self._dofs)]
+        mobility = jacobian @ np.linalg.solve(inertia, jacobian.T) + _SINGULAR * np.eye(6)
+        # With the Cholesky factor C C^T = L^-1: C^T K C = U B U^T, Q = C^-T U gives L = Q Q^T, K = Q B Q^T.
+        factor = np.linalg.cholesky(mobility)
+        eigenvalues, vectors = np.linalg.eigh(factor.T @ (self._stiffness[:, None] * factor))
+        modes = np.linalg.solve(factor.T, vectors)
+        return 2 * self.config.damping_ratio * (modes * np.sqrt(np.maximum(eigenvalues, 0))) @ modes.T
+
+
+class Drive(Protocol):
+    """Makes the motors follow a joint setpoint."""
+
+    stiffness_actions: int
+    """How many numbers of an action say how stiff the arm is: 0, or 4 with variable impedance."""
+
+    def follow(self, setpoint: FloatArray, physics_steps: int) -> None:
+        """Let `physics_steps` pass towards `setpoint` (7,): six joints [rad], finger travel [m]."""
+
+    def place(self, setpoint: FloatArray) -> None:
+        """The arm was put at rest at `setpoint` (7,), without motion."""
+
+    def set_stiffness(self, action: npt.NDArray[np.float32]) -> None:
+        """Take in the action's last `stiffness_actions` numbers, in [-1, 1]."""
+
+
+class PositionDrive:
+    """The model's own joint position servos: torque = clip(kp (setpoint - q) - kv dq, effort)."""
+
+    stiffness_actions = 0
+
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        self.model, self.data = model, data
+        self._ctrl = np.array([model.actuator(name).id for name in (*JOINTS, "gripper")])
+
+    def follow(self, setpoint: FloatArray, physics_steps: int) -> None:
+        self.data.ctrl[self._ctrl] = setpoint
+        mujoco.mj_step(self.model, self.data, nstep=physics_steps)
+
+    def place(self, setpoint: FloatArray) -> None:
+        self.data.ctrl[self._ctrl] = setpoint
+
+    def set_stiffness(self, action: npt.NDArray[np.float32]) -> None:
+        pass
+
+
+class VelocityDrive(PositionDrive):
+    """Joint velocity servos: torque = clip(kv (command - dq), effort), kv that of the position servo.
+
+    command = setpoint's velocity + `VELOCITY_FEEDBACK` (previous setpoint - q), within the speed limit.
+    """
+
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, max_speed: float = math.pi) -> None:
+        super().__init__(model, data)
+        self.max_speed = max_speed
+        self._qpos = np.array([model.joint(name).qposadr[0] for name in JOINTS])
+        self._previous = np.zeros(7)
+        motors = self._ctrl[:6]
+        gains = -model.actuator_biasprm[motors, 2]
+        for motor, gain in zip(motors, gains, strict=True):
+            _retune(model, np.array([motor]), gain, (0.0, 0.0, -gain), np.array([max_speed]))
+
+    def follow(self, setpoint: FloatArray, physics_steps: int) -> None:
+        moved = (setpoint[:6] - self._previous[:6]) / (physics_steps * schema.PHYSICS_STEP_S)
+        lag = self._previous[:6] - self.data.qpos[self._qpos]
+        speed = np.clip(moved + VELOCITY_FEEDBACK * lag, -self.max_speed, self.max_speed)
+        self._previous = setpoint.copy()
+        super().follow(np.append(speed, setpoint[6]), physics_steps)
+
+    def place(self, setpoint: FloatArray) -> None:
+        self._previous = setpoint.copy()
+        super().place(np.append(np.zeros(6), setpoint[6]))
+
+
+class ImpedanceDrive:
+    """`CartesianImpedance` towards the pose of the joint setpoint."""
+
+    def __init__(
+        self, model: mujoco.MjModel, data: mujoco.MjData, config: ImpedanceConfig, variable: bool
+    ) -> None:
+        self.impedance = CartesianImpedance(model, data, config)
+        self.stiffness_actions = 4 if variable else 0
+        self._kinematics = ArmKinematics()
+
+    def follow(self, setpoint: FloatArray, physics_steps: int) -> None:
+        self.impedance.step(self._kinematics.forward(setpoint[:6]), float(setpoint[6]), physics_steps)
+
+    def place(self, setpoint: FloatArray) -> None:
+        self.impedance.set_stiffness(
+            [self.impedance.config.translation] * 3 + [self.impedance.config.rotation] * 3
+        )
+        self.impedance.data.ctrl[self.impedance.model.actuator("gripper").id] = setpoint[6]
+
+    def set_stiffness(self, action: npt.NDArray[np.float32]) -> None:
+        if self.stiffness_actions:
+            self.impedance.set_stiffness(self.impedance.config.stiffness(action))
+
+
+CONTROL_MODES: dict[str, Callable[[mujoco.MjModel, mujoco.MjData, ImpedanceConfig], Drive]] = {
+    "joint_position": lambda model, data, config: PositionDrive(model, data),
+    "joint_velocity": lambda model, data, config: VelocityDrive(model, data),
+    "cartesian_impedance": lambda model, data, config: ImpedanceDrive(model, data, config, variable=False),
+    "variable_impedance": lambda model, data, config: ImpedanceDrive(model, data, config, variable=True),
+}
+
+
+def make_drive(
+    mode: str, model: mujoco.MjModel, data: mujoco.MjData, config: ImpedanceConfig | None = None
+) -> Drive:
+    """The drive of a control mode; may retune the actuators of `model`.
+
+    Raises:
+        ConfigError: unknown mode.
+    """
+    if mode not in CONTROL_MODES:
+        raise unknown("control mode", mode, CONTROL_MODES)
+    return CONTROL_MODES[mode](model, data, config or ImpedanceConfig())
+
+
+def _retune(
+    model: mujoco.MjModel,
+    actuators: npt.NDArray[np.int_],
+    gain: float,
+    bias: tuple[float, float, float],
+    limit: FloatArray,
+) -> None:
+    """Force = gain ctrl + bias . (1, q, dq) of `actuators`, with |ctrl| within `limit`."""
+    model.actuator_gainprm[actuators, 0] = gain
+    model.actuator_biasprm[actuators, :3] = bias
+    model.actuator_ctrlrange[actuators] = np.stack([-limit, limit], axis=1)
