@@ -155,7 +155,7 @@ class CartesianImpedance:
         return torque
 
     def step(self, target: Pose, finger_travel: float, physics_steps: int) -> None:
-        """Let `physics_steps` steps of the model pass, drawn to `target`, the fingers to `finger_travel` [m]."""
+        """Let `physics_steps` pass with the tool drawn to `target`, the fingers to `finger_travel` [m]."""
         self.data.ctrl[self._gripper] = finger_travel
         for index in range(physics_steps):
             mujoco.mj_step1(self.model, self.data)
