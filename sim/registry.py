@@ -10,11 +10,10 @@ from robot_rl.errors import unknown
 from sim.tasks import TASKS
 from sim.widowx import make_env
 
-_GYMNASIUM_IDS = {
-    "reach": "robot_rl/WidowXReach-v0",
-    "push": "robot_rl/WidowXPush-v0",
-    "pick_place": "robot_rl/WidowXPickPlace-v0",
-}
+
+def gymnasium_id(name: str) -> str:
+    """`pick_place` -> `robot_rl/WidowXPickPlace-v0`."""
+    return f"robot_rl/WidowX{name.title().replace('_', '')}-v0"
 
 
 def tasks() -> list[str]:
@@ -49,6 +48,6 @@ def make(task: str, **options: Any) -> gymnasium.Env:
 
 def register() -> None:
     """Make the tasks known to `gymnasium.make`. Safe to call again."""
-    for name, identifier in _GYMNASIUM_IDS.items():
-        if name in TASKS and identifier not in gymnasium.registry:
-            gymnasium.register(identifier, entry_point="sim.widowx:make_env", kwargs={"task": name})
+    for name in TASKS:
+        if gymnasium_id(name) not in gymnasium.registry:
+            gymnasium.register(gymnasium_id(name), entry_point="sim.widowx:make_env", kwargs={"task": name})

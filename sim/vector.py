@@ -45,12 +45,12 @@ class _Members:
         self._arrays, self._members = arrays, members
         self._envs = {index: _make(recipe) for index in members}
 
-    def reset(self, seeds: Mapping[int, int | None]) -> dict[int, str]:
-        """Reset the members of `seeds` that are ours; returns their instructions."""
+    def reset(self, seeds: Mapping[int, int | None], options: dict[str, Any]) -> dict[int, str]:
+        """Reset the members of `seeds` that are ours with `options`; returns their instructions."""
         instructions = {}
         for index in self._members:
             if index in seeds:
-                observation, info = self._envs[index].reset(seed=seeds[index])
+                observation, info = self._envs[index].reset(seed=seeds[index], options=options)
                 for name in ("reward", "cost", "filter_reason", "terminated", "truncated", "action"):
                     self._arrays[name][index] = 0
                 self._arrays["success"][index] = info["success"]
@@ -172,11 +172,11 @@ class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDAr
     ) -> tuple[Observation, dict[str, Any]]:
         """Start new episodes where `options["reset_mask"]` (N,) is true (without it: everywhere).
 
-        `seed` is a list of N seeds, or one number from which member i takes seed + i, or None.
+        `seed` is a list of N seeds, or one number from which member i takes seed + i, or None. The other
+        options go to the members, for example `keep_scene` and `task` of `sim.widowx.WidowXEnv`.
         """
-        mask = np.ones(self.num_envs, bool)
-        if options and "reset_mask" in options:
-            mask = np.asarray(options["reset_mask"], bool)
+        options = dict(options or {})
+        mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs)), bool)
         if mask.shape != (self.num_envs,):
             raise ConfigError(f"reset_mask has shape {mask.shape}; expected ({self.num_envs},)")
         seeds: list[int | None]
@@ -188,7 +188,8 @@ class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDAr
             seeds = [None if value is None else int(value) for value in seed]
         if len(seeds) != self.num_envs:
             raise ConfigError(f"{len(seeds)} seeds for {self.num_envs} environments")
-        for instructions in self._call("reset", {int(i): seeds[i] for i in np.flatnonzero(mask)}):
+        chosen = {int(i): seeds[i] for i in np.flatnonzero(mask)}
+        for instructions in self._call("reset", chosen, options):
             for index, instruction in instructions.items():
                 self._instructions[index] = instruction
         return self._observations(), {

@@ -20,6 +20,7 @@ from sim.tasks import TASKS
 from sim.tasks.base import Task
 
 ROBOT = "widowx_250s"
+RESET_OPTIONS = ("task", "keep_scene", "near_miss")
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,14 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
 
     `info` of a step: `success`, `action` (executed), `filter_reason`, `cost`, `reward_terms` (weighted),
     `instruction`. `terminated` only by success, `truncated` only by the clock.
+
+    `reset` understands these options:
+
+    - `task`: go on with another task of the same scene, such as this one's `Task.pair`, until the next
+      fresh reset, which goes back to the task the environment was made for;
+    - `keep_scene`: leave arm and objects as they are, and restart only the clock and the count of
+      successful steps;
+    - `near_miss`: start from one of the task's `near_misses`.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": schema.CONTROL_HZ}  # noqa: RUF012
@@ -66,18 +75,12 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
     def __init__(
         self, task: Task, config: WidowXConfig | None = None, render_mode: str | None = None
     ) -> None:
-        self.task, self.config, self.render_mode = task, config or WidowXConfig(), render_mode
+        self.config, self.render_mode = config or WidowXConfig(), render_mode
         for term in self.config.reward_weights:
             if term not in task.reward_weights:
                 raise unknown(f"reward term of {task.name}", term, task.reward_weights)
-        self.reward_weights = {**task.reward_weights, **self.config.reward_weights}
-        self.task_spec = TaskSpec(
-            name=task.name,
-            robot=ROBOT,
-            control_hz=schema.CONTROL_HZ,
-            instruction=task.instruction,
-            max_steps=self.config.max_steps or task.max_steps,
-        )
+        self._made_for = task
+        self._take_up(task)
         self.scene = Scene(task.objects_xml(), task.workspace)
         low = np.array([-1, -1, -1, -np.pi, -np.pi, -np.pi, 0], np.float32)
         high = np.array([1, 1, 1, np.pi, np.pi, np.pi, 1], np.float32)
@@ -95,16 +98,56 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
+        options = options or {}
+        for option in options:
+            if option not in RESET_OPTIONS:
+                raise unknown("reset option", option, RESET_OPTIONS)
+        keep, near_miss = bool(options.get("keep_scene")), options.get("near_miss")
+        if keep and near_miss:
+            raise ConfigError(f"keep_scene and near_miss={near_miss!r}; expected one of them, or neither")
+        if "task" in options:
+            self._take_up(self._sibling(str(options["task"])))
+        elif not keep:
+            self._take_up(self._made_for)
         super().reset(seed=seed)
         self._steps = self._held = 0
-        self.scene.reset()
-        self.task.reset(self.scene, self.np_random)
-        self.scene.forward()
+        if not keep:
+            self.scene.reset()
+            self.task.reset(self.scene, self.np_random)
+            self.scene.forward()
+        if near_miss:
+            self.task.near_miss(self.scene, self.np_random, str(near_miss))
+            self.scene.forward()
+        self.scene.data.time = 0.0
         reset_filter = getattr(self.scene.arm.command_filter, "reset", None)
         if reset_filter is not None:
             reset_filter()
         info = {"instruction": self.task_spec.instruction, "success": self.task.success(self.scene)}
         return self._observe(), info
+
+    def _take_up(self, task: Task) -> None:
+        """From now on instruction, success, reward and expert are those of `task`."""
+        self.task = task
+        weights = self.config.reward_weights
+        self.reward_weights = {term: weights.get(term, own) for term, own in task.reward_weights.items()}
+        self.task_spec = TaskSpec(
+            name=task.name,
+            robot=ROBOT,
+            control_hz=schema.CONTROL_HZ,
+            instruction=task.instruction,
+            max_steps=self.config.max_steps or task.max_steps,
+        )
+
+    def _sibling(self, name: str) -> Task:
+        """The task `name`, which must have this environment's objects and workspace."""
+        siblings = {
+            f"widowx/{short}": task
+            for short, task in TASKS.items()
+            if task.workspace == self.task.workspace and task().objects_xml() == self.task.objects_xml()
+        }
+        if name not in siblings:
+            raise unknown(f"task in the scene of {self.task.name}", name, siblings)
+        return siblings[name]()
 
     def step(self, action: npt.NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         executed = self.scene.arm.apply(parse_action(action))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from robot_rl.data import schema
-from sim.arm import Workspace
+from robot_rl.errors import unknown
+from sim.arm import Workspace, finger_travel
 from sim.kinematics import Pose, matrix_from_rpy, rpy_from_matrix
 from sim.scene import Scene
 from sim.spec import FloatArray
@@ -19,11 +22,23 @@ class Task(ABC):
     """Stateless: everything about an episode is in the scene, so the same scene gives the same answers."""
 
     name: ClassVar[str]
-    instruction: ClassVar[str]
+    instructions: ClassVar[tuple[str, ...]]
+    """What to do, in three or more wordings; the first is the canonical one."""
+    pair: ClassVar[str] = ""
+    """The task that undoes this one, in the same objects and workspace; empty where there is none."""
+    near_misses: ClassVar[tuple[str, ...]] = ()
+    """Kinds of states that look like success and are not."""
+    demo_noise: ClassVar[float] = 0.3
+    """Standard deviation of the noise on the expert's actions at which it succeeds now and then."""
     max_steps: ClassVar[int]
     workspace: ClassVar[Workspace]
     reward_weights: ClassVar[Mapping[str, float]]
     """Weight of each term of `reward_terms`; the reward is their weighted sum."""
+
+    @property
+    def instruction(self) -> str:
+        """The canonical wording."""
+        return self.instructions[0]
 
     @abstractmethod
     def objects_xml(self) -> str:
@@ -45,6 +60,14 @@ class Task(ABC):
     def expert(self, scene: Scene) -> FloatArray:
         """The scripted expert's action (7,) in [-1, 1], a function of the scene alone."""
 
+    def near_miss(self, scene: Scene, rng: np.random.Generator, kind: str) -> None:
+        """Turn the scene, as `reset` left it, into a near miss at rest; `kind` is one of `near_misses`.
+
+        Raises:
+            ConfigError: a kind that the task does not have.
+        """
+        raise unknown(f"near miss of {self.name}", kind, self.near_misses)
+
 
 def action_towards(scene: Scene, position: FloatArray, gripper: float, speed: float = 1.0) -> FloatArray:
     """The action (7,) that brings the tool to `position` (3,) [m] and turns it back to straight down.
@@ -58,6 +81,20 @@ def action_towards(scene: Scene, position: FloatArray, gripper: float, speed: fl
         move *= speed / longest
     turn = np.clip(-rpy_from_matrix(pose.rotation) / schema.DELTA_ROTATION_RAD, -0.5, 0.5)
     return np.array([*move, *turn, gripper])
+
+
+def settle(scene: Scene, gripper: float | None = None, seconds: float = 0.6) -> None:
+    """Let `seconds` pass with the arm holding still, its gripper told to go to `gripper` if given."""
+    setpoint = scene.arm.setpoint
+    if gripper is not None:
+        setpoint[6] = finger_travel(gripper)
+    scene.arm.drive(setpoint, round(seconds / schema.PHYSICS_STEP_S))
+    scene.forward()
+
+
+def around(centre: npt.ArrayLike, radius: float, angle: float) -> FloatArray:
+    """The point (2,) [m] at `radius` [m] from `centre` (2,), in the direction `angle` [rad]."""
+    return np.asarray(centre, np.float64) + radius * np.array([math.cos(angle), math.sin(angle)])
 
 
 def place_arm(scene: Scene, position: FloatArray, gripper: float, yaw: float = 0.0) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from sim.arm import Workspace
 from sim.scene import Scene, free_box, marker
 from sim.spec import FloatArray
-from sim.tasks.base import Task, action_towards, place_arm
+from sim.tasks.base import Task, action_towards, around, place_arm, settle
 
 BLOCK_HALF = 0.015
 PLATE = np.array([0.30, 0.12])
@@ -30,7 +30,13 @@ class PickPlaceTask(Task):
     """Success: the block rests on the plate and the gripper has let go of it."""
 
     name = "widowx/pick_place"
-    instruction = "put the red block on the green plate"
+    instructions = (
+        "put the red block on the green plate",
+        "pick up the red cube and place it on the green circle",
+        "move the red block to the green plate and let go of it",
+    )
+    near_misses = ("beside", "held", "grasped")
+    demo_noise = 0.3
     max_steps = 50
     workspace = Workspace(rpy_low=(-0.2, -0.2, -0.4), rpy_high=(0.2, 0.2, 0.4))
     reward_weights = {"success": 1.0, "block_to_plate": 0.5, "tool_to_block": 0.1}  # noqa: RUF012
@@ -58,6 +64,23 @@ class PickPlaceTask(Task):
             "block_to_plate": -math.dist(block, (*PLATE, BLOCK_HALF)),
             "tool_to_block": -math.dist(block, tool),
         }
+
+    def near_miss(self, scene: Scene, rng: np.random.Generator, kind: str) -> None:
+        """The block lies `beside` the plate, is `held` above it, or stands on it still `grasped`."""
+        if kind not in self.near_misses:
+            super().near_miss(scene, rng, kind)
+        if kind == "beside":
+            gap = rng.uniform(SUCCESS_RADIUS + 0.008, 0.075)
+            block = around(PLATE, gap, rng.uniform(-math.pi, math.pi))
+            scene.place("block", (*block, BLOCK_HALF), rng.uniform(-BLOCK_YAW, BLOCK_YAW))
+            place_arm(scene, np.array([*block, _TRAVEL_HEIGHT]), gripper=1.0)
+            settle(scene)
+            return
+        block = PLATE + rng.uniform(-0.015, 0.015, 2)
+        lift = rng.uniform(0.03, 0.05) if kind == "held" else 0.0
+        scene.place("block", (*block, BLOCK_HALF + lift))
+        place_arm(scene, np.array([*block, _GRASP_HEIGHT + lift]), gripper=0.66)
+        settle(scene, gripper=0.0)
 
     def expert(self, scene: Scene) -> FloatArray:
         block, tool = scene.position("block"), scene.arm.pose.position

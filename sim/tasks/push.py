@@ -9,7 +9,7 @@ import numpy as np
 from sim.arm import Workspace
 from sim.scene import Scene, free_cylinder, marker
 from sim.spec import FloatArray
-from sim.tasks.base import Task, action_towards, place_arm
+from sim.tasks.base import Task, action_towards, around, place_arm, settle
 
 BLOCK_HALF = 0.02
 BLOCK_RADIUS = 0.027
@@ -38,7 +38,13 @@ class PushTask(Task):
     """
 
     name = "widowx/push"
-    instruction = "push the red block onto the green plate"
+    instructions = (
+        "push the red block onto the green plate",
+        "slide the red block to the green circle",
+        "move the red object until it lies on the green plate",
+    )
+    near_misses = ("short", "past", "aside")
+    demo_noise = 0.9
     max_steps = 40
     workspace = Workspace(
         low=(0.18, -0.23, TOOL_HEIGHT - 0.004),
@@ -73,6 +79,19 @@ class PushTask(Task):
             "block_to_plate": -float(np.linalg.norm(block[:2] - PLATE)),
             "tool_to_block": -float(np.linalg.norm(block[:2] - tool[:2])),
         }
+
+    def near_miss(self, scene: Scene, rng: np.random.Generator, kind: str) -> None:
+        """`short`: it stopped before the plate's middle; `past`: shoved through; `aside`: it slipped off."""
+        turn = {"short": 0.0, "past": math.pi, "aside": math.pi / 2}
+        if kind not in turn:
+            super().near_miss(scene, rng, kind)
+        start = PLATE - scene.position("block")[:2]
+        towards_start = math.atan2(-start[1], -start[0]) + turn[kind] * rng.choice([-1, 1])
+        block = around(PLATE, rng.uniform(SUCCESS_RADIUS + 0.006, 0.06), towards_start)
+        scene.place("block", (*block, BLOCK_HALF), rng.uniform(-math.pi, math.pi))
+        tool = around(block, rng.uniform(0.06, 0.09), math.atan2(-start[1], -start[0]))
+        place_arm(scene, np.array([*tool, TOOL_HEIGHT]), OPENING, TOOL_YAW)
+        settle(scene)
 
     def expert(self, scene: Scene) -> FloatArray:
         block, tool = scene.position("block")[:2], scene.arm.pose.position[:2]

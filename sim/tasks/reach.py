@@ -9,7 +9,7 @@ import numpy as np
 from sim.arm import Workspace
 from sim.scene import Scene, marker
 from sim.spec import FloatArray
-from sim.tasks.base import Task, action_towards, place_arm
+from sim.tasks.base import Task, action_towards, around, place_arm, settle
 
 BALL_REGION = np.array([[0.22, -0.15, 0.04], [0.38, 0.15, 0.18]])
 TOOL_REGION = np.array([[0.24, -0.06, 0.10], [0.30, 0.06, 0.14]])
@@ -22,7 +22,13 @@ class ReachTask(Task):
     """A ball anywhere in front of the arm; success when the point between the finger tips is inside it."""
 
     name = "widowx/reach"
-    instruction = "move the gripper to the green ball"
+    instructions = (
+        "move the gripper to the green ball",
+        "touch the green ball with the fingers",
+        "bring the tool to the green sphere",
+    )
+    near_misses = ("beside", "above")
+    demo_noise = 0.7
     max_steps = 25
     workspace = Workspace()
     reward_weights = {"success": 1.0, "tool_to_ball": 1.0}  # noqa: RUF012
@@ -43,6 +49,18 @@ class ReachTask(Task):
 
     def reward_terms(self, scene: Scene) -> dict[str, float]:
         return {"success": float(self.success(scene)), "tool_to_ball": -self._distance(scene)}
+
+    def near_miss(self, scene: Scene, rng: np.random.Generator, kind: str) -> None:
+        """The fingers stop `beside` the ball or `above` it."""
+        ball, gap = scene.position("ball"), rng.uniform(SUCCESS_RADIUS + 0.01, 2.2 * SUCCESS_RADIUS)
+        if kind == "beside":
+            tool = np.array([*around(ball[:2], gap, rng.uniform(-math.pi, math.pi)), ball[2]])
+        elif kind == "above":
+            tool = ball + np.array([0.0, 0.0, gap])
+        else:
+            super().near_miss(scene, rng, kind)
+        place_arm(scene, tool, gripper=0.0)
+        settle(scene)
 
     def expert(self, scene: Scene) -> FloatArray:
         if self.success(scene):
