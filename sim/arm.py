@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import mujoco
 import numpy as np
@@ -135,6 +135,13 @@ class ArmController:
 
 class WidowXArm:
     """Drives the arm inside a compiled scene that includes `wx250s.xml`."""
+
+    action_size: ClassVar[int] = len(schema.ACTION_NAMES)
+    state_bounds: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]] = (
+        (-1, -1, -1, -math.pi, -math.pi, -math.pi, 0),
+        (1, 1, 1, math.pi, math.pi, math.pi, 1),
+    )
+    """Least and largest of each number of `state`."""
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mujoco
@@ -43,16 +43,31 @@ CAMERAS: Mapping[str, str] = {
     "top": '<camera name="top" pos="0.3 0 0.85" xyaxes="0 -1 0 1 0 0" fovy="38"/>',
 }
 MAX_PICTURE = 512
+_TOOL = '<site name="tool"'  # where in the arm's MJCF the gripper holds things
 
 
 class Scene:
-    """The compiled model, its state, the arm in it, and the objects by name."""
+    """The compiled model, its state, the arm in it, and the objects by name.
 
-    def __init__(self, objects: str, workspace: Workspace) -> None:
+    Args:
+        objects: MJCF inside the world body.
+        workspace: of the arm.
+        held: MJCF of what the gripper holds and cannot lose, in the frame of `gripper_link`.
+        arm: makes the arm's driver from model, data and workspace.
+    """
+
+    def __init__(
+        self,
+        objects: str,
+        workspace: Workspace,
+        held: str = "",
+        arm: Callable[[mujoco.MjModel, mujoco.MjData, Workspace], WidowXArm] = WidowXArm,
+    ) -> None:
         xml = SCENE.format(size=MAX_PICTURE, cameras="\n".join(CAMERAS.values()), objects=objects)
-        self.model = mujoco.MjModel.from_xml_string(xml, {ARM_XML.name: ARM_XML.read_bytes()})
+        arm_xml = ARM_XML.read_text().replace(_TOOL, held + _TOOL)
+        self.model = mujoco.MjModel.from_xml_string(xml, {ARM_XML.name: arm_xml.encode()})
         self.data = mujoco.MjData(self.model)
-        self.arm = WidowXArm(self.model, self.data, workspace)
+        self.arm = arm(self.model, self.data, workspace)
         self._renderers: dict[int, Renderer] = {}
 
     def reset(self) -> None:

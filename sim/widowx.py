@@ -14,7 +14,7 @@ import numpy.typing as npt
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError, unknown
 from sim.arm import Executed
-from sim.scene import CAMERAS, MAX_PICTURE, Scene
+from sim.scene import CAMERAS, MAX_PICTURE
 from sim.spec import CommandFilter, Observation, TaskSpec, parse_action
 from sim.tasks import TASKS
 from sim.tasks.base import Task
@@ -81,9 +81,8 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
                 raise unknown(f"reward term of {task.name}", term, task.reward_weights)
         self._made_for = task
         self._take_up(task)
-        self.scene = Scene(task.objects_xml(), task.workspace)
-        low = np.array([-1, -1, -1, -np.pi, -np.pi, -np.pi, 0], np.float32)
-        high = np.array([1, 1, 1, np.pi, np.pi, np.pi, 1], np.float32)
+        self.scene = task.make_scene()
+        low, high = (np.array(bound, np.float32) for bound in self.scene.arm.state_bounds)
         picture = (self.config.image_size, self.config.image_size, 3)
         self.observation_space: gymnasium.spaces.Dict = gymnasium.spaces.Dict(  # type: ignore[assignment]
             {schema.STATE: gymnasium.spaces.Box(low, high, dtype=np.float32)}
@@ -92,7 +91,7 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
                 for camera in self.config.cameras
             }
         )
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(schema.ACTION_NAMES),), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.scene.arm.action_size,), np.float32)
         self._steps = self._held = 0
 
     def reset(
@@ -150,7 +149,7 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         return siblings[name]()
 
     def step(self, action: npt.NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        executed = self.scene.arm.apply(parse_action(action))
+        executed = self.scene.arm.apply(parse_action(action, self.scene.arm.action_size))
         self.scene.forward()
         self._steps += 1
         success = self.task.success(self.scene)
@@ -166,9 +165,9 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
             "success": success,
             "action": executed.action,
             "filter_reason": executed.filter_reason,
-            "cost": 0.0,
             "reward_terms": {name: weight * terms[name] for name, weight in self.reward_weights.items()},
             "instruction": self.task_spec.instruction,
+            **self.task.measurements(self.scene),
         }
 
     def _observe(self) -> Observation:

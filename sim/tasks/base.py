@@ -44,6 +44,10 @@ class Task(ABC):
     def objects_xml(self) -> str:
         """MJCF of the task's objects, inside the world body."""
 
+    def make_scene(self) -> Scene:
+        """The compiled scene, before any episode."""
+        return Scene(self.objects_xml(), self.workspace)
+
     @abstractmethod
     def reset(self, scene: Scene, rng: np.random.Generator) -> None:
         """Place the arm and the objects of a new episode; every random draw comes from `rng`."""
@@ -56,9 +60,13 @@ class Task(ABC):
     def reward_terms(self, scene: Scene) -> dict[str, float]:
         """Unweighted reward terms by name, the names of `reward_weights`."""
 
+    def measurements(self, scene: Scene) -> dict[str, float]:
+        """What `info` of a step tells besides; `cost` (>= 0) is how unsafe the step was."""
+        return {"cost": 0.0}
+
     @abstractmethod
     def expert(self, scene: Scene) -> FloatArray:
-        """The scripted expert's action (7,) in [-1, 1], a function of the scene alone."""
+        """The scripted expert's action (A,) in [-1, 1], a function of the scene alone."""
 
     def near_miss(self, scene: Scene, rng: np.random.Generator, kind: str) -> None:
         """Turn the scene, as `reset` left it, into a near miss at rest; `kind` is one of `near_misses`.

@@ -1,0 +1,299 @@
+"""The arm with a peg in its gripper, held by a spring in the plane: variable-stiffness Cartesian impedance.
+
+The tool's height and direction are held by stiff springs that never change. What an action changes are the
+setpoint and the stiffness of two springs along x and y: a port of two dimensions through which energy can
+enter. A `SpringFilter` may stand at that port, at `schema.SETPOINT_HZ`; an `EnergyLedger` keeps account of
+what crosses it, with or without a filter.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Protocol
+
+import mujoco
+import numpy as np
+import numpy.typing as npt
+
+from robot_rl.data import schema
+from sim.arm import PHYSICS_STEPS_PER_SETPOINT, SETPOINTS_PER_STEP, Executed, WidowXArm, Workspace
+from sim.control import CartesianImpedance
+from sim.kinematics import TOOL_SITE, Pose
+from sim.spec import FloatArray
+
+PEG_RADIUS, PEG_LENGTH = 0.005, 0.055
+"""The peg reaches `PEG_LENGTH` below the tool [m]; its lower end is a half sphere."""
+# In the frame of the gripper, whose x points down when the tool does. The clamp is rigid: the peg cannot slip.
+PEG_XML = (
+    '<body name="peg" pos="0.0935 0 0"><geom name="peg" type="capsule" '
+    f'fromto="0.01 0 0 {PEG_LENGTH - PEG_RADIUS} 0 0" size="{PEG_RADIUS}" mass="0.02" rgba="0.85 0.1 0.1 1" '
+    'friction="0.3 0.005 0.0001" solref="0.005 1" priority="2" condim="3" contype="2" conaffinity="1"/></body>'
+)
+
+REACH = 0.03
+"""How far from the measured position an action can put the setpoint [m]."""
+STIFFNESS = (50.0, 800.0)
+"""Range of the stiffness along x and y [N/m]; an action's logarithm is linear in it."""
+REST_STIFFNESS = 300.0
+MASS = 1.5
+"""Effective mass along x and y [kg] that the damping D = 2 z sqrt(K m) counts with."""
+DAMPING_RATIO = 0.8
+FORCE_CUTOFF_HZ = 10.0
+FULL_TANK = 1.0
+"""What `state` says of the tank when there is none [J]."""
+_UPRIGHT = np.array([1500.0, 15.0, 15.0, 15.0])  # z [N/m]; about x, y, z [N m/rad]
+_UPRIGHT_DAMPING = np.array([75.0, 0.6, 0.6, 0.6])  # [N s/m], [N m s/rad]
+
+
+class SpringDecision(Protocol):
+    """What a `SpringFilter` lets through: arrays (2,) in SI units, and why."""
+
+    setpoint: FloatArray
+    stiffness: FloatArray
+    damping: FloatArray
+    scale: float
+    """Share of the requested change that was executed, in [0, 1]."""
+    tank: float
+    """Energy left to give [J]."""
+    reason: str
+    """One of `schema.FILTER_REASONS`."""
+
+
+class SpringFilter(Protocol):
+    """Judges setpoint, stiffness and damping of the springs; `robot_rl.safety.PassivityFilter` is one."""
+
+    def reset(self, q: Any, setpoint: Any, stiffness: Any, damping: Any) -> Any:
+        """Start with springs (2,) as they are, at the measured position `q` (2,) [m]."""
+
+    def step(self, *, q: Any, setpoint: Any, stiffness: Any, damping: Any) -> Any:
+        """The `SpringDecision` on one request; called at `schema.SETPOINT_HZ`."""
+
+
+class EnergyLedger:
+    """What crossed the port since the episode began [J], counted from the physics, not by any filter.
+
+    Attributes:
+        injected: sum of the changes of spring energy, e' K e / 2 after minus before, at the instants at
+            which setpoint or stiffness changed: the energy that the controller put in (or took out).
+        dissipated: integral of v' D v: what the controller's own dampers took out again.
+        peak: largest `injected - dissipated` so far. A passive controller never exceeds its initial budget.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.injected = self.dissipated = self.peak = 0.0
+
+    def inject(self, energy: float) -> None:
+        self.injected += energy
+        self.peak = max(self.peak, self.net)
+
+    @property
+    def net(self) -> float:
+        return self.injected - self.dissipated
+
+
+class _Springs(CartesianImpedance):
+    """Impedance with a constant target direction (straight down) and a diagonal damping of its own choice,
+    as the passivity filter assumes it."""
+
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        super().__init__(model, data)
+        self.motors = self._motors
+        self._gains = np.concatenate([np.zeros(2), _UPRIGHT])
+        self._dampers = np.concatenate([np.zeros(2), _UPRIGHT_DAMPING])
+        self._twist_error = np.zeros(6)
+
+    def set_plane(self, stiffness: FloatArray, damping: FloatArray) -> None:
+        """K [N/m] and D [N s/m] along x and y, (2,) each."""
+        self._gains[:2], self._dampers[:2] = stiffness, damping
+
+    def advance(self, target: FloatArray) -> float:
+        """One physics step towards `target` (3,) [m]; returns what the x and y dampers took out [J]."""
+        mujoco.mj_step1(self.model, self.data)
+        jacobian = self._tool_jacobian()
+        velocity = jacobian @ self.data.qvel[self._dofs]
+        r = self.data.site_xmat[self._site]
+        error = self._twist_error
+        error[:3] = target - self.data.site_xpos[self._site]
+        error[3] = (r[5] - r[7]) / 2  # minus the sine of the small rotation away from the world's axes
+        error[4] = (r[6] - r[2]) / 2
+        error[5] = (r[1] - r[3]) / 2
+        torque = (self._gains * error - self._dampers * velocity) @ jacobian
+        self.data.ctrl[self._motors] = np.minimum(np.maximum(torque, -self.effort), self.effort)
+        mujoco.mj_step2(self.model, self.data)
+        vx, vy = velocity[0], velocity[1]
+        dx, dy = self._dampers[0], self._dampers[1]
+        return float(dx * vx * vx + dy * vy * vy) * schema.PHYSICS_STEP_S
+
+
+class PegArm(WidowXArm):
+    """Actions (4,) in [-1, 1] at `schema.CONTROL_HZ`: setpoint of the springs relative to the measured tool
+    along x and y in units of `REACH`, and the stiffness along x and y.
+
+    Relative to the measured position, an action is a force as much as a motion, and the spring is never
+    longer than `REACH` plus what the tool moves within a step.
+
+    Args:
+        reference: x, y (2,) [m] from which `state` counts the tool's position.
+    """
+
+    action_names: ClassVar[tuple[str, ...]] = ("dx", "dy", "kx", "ky")
+    action_size: ClassVar[int] = len(action_names)
+    state_names: ClassVar[tuple[str, ...]] = (
+        "x", "y", "vx", "vy", "fx", "fy", "fz", "ex", "ey", "kx", "ky", "hint", "tank", "scale",
+    )  # fmt: skip
+    state_bounds = (
+        (-1, -1, -5, -5, -500, -500, -500, -1, -1, -1, -1, -1, 0, 0),
+        (1, 1, 5, 5, 500, 500, 500, 1, 1, 1, 1, 1, 100, 1),
+    )
+
+    def __init__(
+        self, model: mujoco.MjModel, data: mujoco.MjData, workspace: Workspace, reference: FloatArray
+    ) -> None:
+        super().__init__(model, data, workspace)
+        self.reference = reference
+        self.hint = 0.0
+        """What the task tells of its goal; part of the state."""
+        self.spring_filter: SpringFilter | None = None
+        self.ledger = EnergyLedger()
+        self._low, self._high = np.array(workspace.low), np.array(workspace.high)
+        self._springs = _Springs(model, data)
+        self._site = model.site(TOOL_SITE).id
+        self._peg = model.body("peg").id
+        self._smoothing = 1 - math.exp(-2 * math.pi * FORCE_CUTOFF_HZ * schema.PHYSICS_STEP_S)
+        self._target = np.zeros(3)
+        self._calm()
+
+    def _calm(self) -> None:
+        """The springs at rest at `_target`."""
+        self.stiffness: FloatArray = np.full(2, REST_STIFFNESS)
+        self.damping: FloatArray = damping_of(self.stiffness)
+        self.force: FloatArray = np.zeros(3)
+        self.peak_force = 0.0
+        self.scale, self.tank = 1.0, FULL_TANK
+        self.step_energy = self.excess_energy = 0.0
+        self.ledger.reset()
+        self._fresh = True
+
+    # ---- what is measured
+
+    @property
+    def position(self) -> FloatArray:
+        """The tool's x, y (2,) [m]."""
+        return self.data.site_xpos[self._site][:2].copy()
+
+    @property
+    def tip(self) -> FloatArray:
+        """The centre of the peg's lower end (3,) [m]."""
+        down = -self.data.site_xmat[self._site].reshape(3, 3)[:, 2]
+        return self.data.site_xpos[self._site] + (PEG_LENGTH - PEG_RADIUS) * down
+
+    @property
+    def velocity(self) -> FloatArray:
+        """The tool's velocity along x, y (2,) [m/s]."""
+        return self._springs.velocity()[:2]
+
+    @property
+    def spring(self) -> FloatArray:
+        """Setpoint minus measured position (2,) [m]."""
+        return self._target[:2] - self.position
+
+    def state(self) -> npt.NDArray[np.float32]:
+        """(14,) `state_names`: position from `reference` [m], velocity [m/s], filtered contact force on the
+        peg [N], spring [m], its stiffness as in an action, the task's hint, and of the spring filter the
+        tank [J] and the least scale of the last step (without a filter `FULL_TANK` and 1)."""
+        values = [
+            *(self.position - self.reference), *self.velocity, *self.force, *self.spring,
+            *action_of(self.stiffness), self.hint, self.tank, self.scale,
+        ]  # fmt: skip
+        return np.clip(values, *self.state_bounds).astype(np.float32)
+
+    # ---- what is commanded
+
+    def place(self, pose: Pose, gripper: float) -> None:
+        """Put the arm at rest at `pose`, the springs slack."""
+        super().place(pose, gripper)
+        self.data.qvel[:] = 0.0
+        self.data.ctrl[self._springs.motors] = 0.0
+        self._target = np.array(pose.position, np.float64)
+        self._calm()
+
+    def apply(self, action: npt.NDArray[np.float32]) -> Executed:
+        """Execute one action (4,) in [-1, 1] for 1 / `schema.CONTROL_HZ` seconds of physics."""
+        self._refresh()
+        start, origin = self._target[:2].copy(), self.position
+        goal = np.clip(origin + REACH * action[:2], self._low[:2], self._high[:2])
+        stiffness = stiffness_of(action[2:])
+        self.peak_force, self.excess_energy, reason = 0.0, 0.0, ""
+        injected, scale = self.ledger.injected, 1.0
+        for tick in range(1, SETPOINTS_PER_STEP + 1):
+            why = self._command(start + (goal - start) * (tick / SETPOINTS_PER_STEP), stiffness)
+            reason, scale = reason or why, min(scale, self.scale)
+            for _ in range(PHYSICS_STEPS_PER_SETPOINT):
+                self.ledger.dissipated += self._springs.advance(self._target)
+                self._feel()
+            self._refresh()
+        self.scale, self.step_energy = scale, self.ledger.injected - injected
+        if not reason:
+            return Executed(action, 0)
+        executed = [*(self._target[:2] - origin) / REACH, *action_of(self.stiffness)]
+        return Executed(np.clip(executed, -1, 1).astype(np.float32), schema.FILTER_REASONS.index(reason))
+
+    def _command(self, setpoint: FloatArray, stiffness: FloatArray) -> str:
+        """Put new springs in through the filter; returns its reason."""
+        position, damping, reason = self.position, damping_of(stiffness), ""
+        before = _energy(self._target[:2] - position, self.stiffness)
+        requested = _energy(setpoint - position, stiffness) - before
+        if self.spring_filter is not None:
+            if self._fresh:
+                self.spring_filter.reset(position, self._target[:2], self.stiffness, self.damping)
+            decision = self.spring_filter.step(
+                q=position, setpoint=setpoint, stiffness=stiffness, damping=damping
+            )
+            setpoint, stiffness, damping = decision.setpoint, decision.stiffness, decision.damping
+            self.scale, self.tank, reason = float(decision.scale), float(decision.tank), decision.reason
+        self._fresh = False
+        self._target[:2] = setpoint
+        self.stiffness, self.damping = np.array(stiffness), np.array(damping)
+        self._springs.set_plane(self.stiffness, self.damping)
+        injected = _energy(self._target[:2] - position, self.stiffness) - before
+        self.ledger.inject(injected)
+        self.excess_energy += max(0.0, requested - injected)
+        return reason
+
+    def _refresh(self) -> None:
+        """Make the tool's pose that of the present joints: the physics leaves that of the step before."""
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_comPos(self.model, self.data)
+
+    def _feel(self) -> None:
+        """The contact force on the peg, low-pass filtered."""
+        force: Any = 0.0
+        if self.data.ncon:
+            mujoco.mj_rnePostConstraint(self.model, self.data)
+            force = self.data.cfrc_ext[self._peg, 3:]
+        self.force = self.force + self._smoothing * (force - self.force)
+        self.peak_force = max(self.peak_force, math.hypot(*self.force))
+
+
+def _energy(spring: FloatArray, stiffness: FloatArray) -> float:
+    return 0.5 * float(spring @ (stiffness * spring))
+
+
+def stiffness_of(action: npt.ArrayLike) -> FloatArray:
+    """Stiffness [N/m] for numbers in [-1, 1]."""
+    low, high = STIFFNESS
+    return low * (high / low) ** ((np.asarray(action, np.float64) + 1) / 2)
+
+
+def action_of(stiffness: FloatArray) -> FloatArray:
+    """The inverse of `stiffness_of`."""
+    low, high = STIFFNESS
+    return 2 * np.log(stiffness / low) / math.log(high / low) - 1
+
+
+def damping_of(stiffness: FloatArray) -> FloatArray:
+    """D = 2 z sqrt(K m) [N s/m]."""
+    return 2 * DAMPING_RATIO * np.sqrt(stiffness * MASS)
