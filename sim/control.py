@@ -19,8 +19,6 @@ of them in the same way; the impedance modes hold the tool at that setpoint's po
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,7 +28,8 @@ import numpy.typing as npt
 
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError, unknown
-from sim.kinematics import JOINTS, TOOL_SITE, ArmKinematics, Pose, rotation_vector
+from sim.arm_model import WIDOWX_250S, ArmModel, links
+from sim.kinematics import TOOL_SITE, ArmKinematics, Pose, rotation_vector
 from sim.spec import FloatArray
 
 VELOCITY_FEEDBACK = 10.0
@@ -87,21 +86,26 @@ class CartesianImpedance:
     """
 
     def __init__(
-        self, model: mujoco.MjModel, data: mujoco.MjData, config: ImpedanceConfig | None = None
+        self,
+        model: mujoco.MjModel,
+        data: mujoco.MjData,
+        config: ImpedanceConfig | None = None,
+        arm: ArmModel = WIDOWX_250S,
     ) -> None:
         self.model, self.data, self.config = model, data, config or ImpedanceConfig()
         self._site = model.site(TOOL_SITE).id
-        self._dofs = np.array([model.joint(name).dofadr[0] for name in JOINTS])
-        self._motors = np.array([model.actuator(name).id for name in JOINTS])
+        self._dofs = np.array([model.joint(name).dofadr[0] for name in arm.joints])
+        self._motors = np.array([model.actuator(name).id for name in arm.joints])
         self._gripper = int(model.actuator("gripper").id)
         self._jacobian = np.zeros((6, model.nv))
         self._inertia = np.zeros((model.nv, model.nv))
         self._damping = np.zeros((6, 6))
         self.effort: FloatArray = model.actuator_forcerange[self._motors, 1].copy()
         """Largest torque of each joint [N m], (6,); what compensates gravity is part of it."""
-        _retune(model, self._motors, gain=1.0, bias=(0.0, 0.0, 0.0), limit=self.effort)
-        for finger in ("left_finger_link", "right_finger_link"):
-            model.body_gravcomp[model.body(finger).id] = 1.0  # no servo stiffness hides their weight any more
+        _retune(model, self._motors, np.ones(6), np.zeros((6, 3)), self.effort)
+        # No servo stiffness hides any weight now, not even that of the fingers.
+        model.body_gravcomp[links(model, arm)] = 1.0
+        model.body_gravcomp[[model.body(f"{side}_finger_link").id for side in ("left", "right")]] = 1.0
         self.set_stiffness([self.config.translation] * 3 + [self.config.rotation] * 3)
 
     @property
@@ -202,9 +206,9 @@ class PositionDrive:
 
     stiffness_actions = 0
 
-    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, arm: ArmModel = WIDOWX_250S) -> None:
         self.model, self.data = model, data
-        self._ctrl = np.array([model.actuator(name).id for name in (*JOINTS, "gripper")])
+        self._ctrl = np.array([model.actuator(name).id for name in (*arm.joints, "gripper")])
 
     def follow(self, setpoint: FloatArray, physics_steps: int) -> None:
         self.data.ctrl[self._ctrl] = setpoint
@@ -223,15 +227,14 @@ class VelocityDrive(PositionDrive):
     command = setpoint's velocity + `VELOCITY_FEEDBACK` (previous setpoint - q), within the speed limit.
     """
 
-    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, max_speed: float = math.pi) -> None:
-        super().__init__(model, data)
-        self.max_speed = max_speed
-        self._qpos = np.array([model.joint(name).qposadr[0] for name in JOINTS])
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, arm: ArmModel = WIDOWX_250S) -> None:
+        super().__init__(model, data, arm)
+        self.max_speed = np.array(arm.max_speed)
+        self._qpos = np.array([model.joint(name).qposadr[0] for name in arm.joints])
         self._previous = np.zeros(7)
         motors = self._ctrl[:6]
         gains = -model.actuator_biasprm[motors, 2]
-        for motor, gain in zip(motors, gains, strict=True):
-            _retune(model, np.array([motor]), gain, (0.0, 0.0, -gain), np.array([max_speed]))
+        _retune(model, motors, gains, np.stack([0 * gains, 0 * gains, -gains], axis=1), self.max_speed)
 
     def follow(self, setpoint: FloatArray, physics_steps: int) -> None:
         moved = (setpoint[:6] - self._previous[:6]) / (physics_steps * schema.PHYSICS_STEP_S)
@@ -249,55 +252,69 @@ class ImpedanceDrive:
     """`CartesianImpedance` towards the pose of the joint setpoint."""
 
     def __init__(
-        self, model: mujoco.MjModel, data: mujoco.MjData, config: ImpedanceConfig, variable: bool
+        self,
+        model: mujoco.MjModel,
+        data: mujoco.MjData,
+        config: ImpedanceConfig | None = None,
+        arm: ArmModel = WIDOWX_250S,
+        variable: bool = False,
     ) -> None:
-        self.impedance = CartesianImpedance(model, data, config)
+        self.impedance = CartesianImpedance(model, data, config, arm)
         self.stiffness_actions = 4 if variable else 0
-        self._kinematics = ArmKinematics()
+        self._kinematics = ArmKinematics(arm)
 
     def follow(self, setpoint: FloatArray, physics_steps: int) -> None:
         self.impedance.step(self._kinematics.forward(setpoint[:6]), float(setpoint[6]), physics_steps)
 
     def place(self, setpoint: FloatArray) -> None:
-        self.impedance.set_stiffness(
-            [self.impedance.config.translation] * 3 + [self.impedance.config.rotation] * 3
-        )
-        self.impedance.data.ctrl[self.impedance.model.actuator("gripper").id] = setpoint[6]
+        config, data = self.impedance.config, self.impedance.data
+        self.impedance.set_stiffness([config.translation] * 3 + [config.rotation] * 3)
+        data.actuator("gripper").ctrl = setpoint[6]
 
     def set_stiffness(self, action: npt.NDArray[np.float32]) -> None:
         if self.stiffness_actions:
             self.impedance.set_stiffness(self.impedance.config.stiffness(action))
 
 
-CONTROL_MODES: dict[str, Callable[[mujoco.MjModel, mujoco.MjData, ImpedanceConfig], Drive]] = {
-    "joint_position": lambda model, data, config: PositionDrive(model, data),
-    "joint_velocity": lambda model, data, config: VelocityDrive(model, data),
-    "cartesian_impedance": lambda model, data, config: ImpedanceDrive(model, data, config, variable=False),
-    "variable_impedance": lambda model, data, config: ImpedanceDrive(model, data, config, variable=True),
-}
+CONTROL_MODES = ("joint_position", "joint_velocity", "cartesian_impedance", "variable_impedance")
+
+
+def check_control_mode(mode: str) -> None:
+    """Raises:
+    ConfigError: there is no such control mode.
+    """
+    if mode not in CONTROL_MODES:
+        raise unknown("control mode", mode, CONTROL_MODES)
 
 
 def make_drive(
-    mode: str, model: mujoco.MjModel, data: mujoco.MjData, config: ImpedanceConfig | None = None
+    mode: str,
+    model: mujoco.MjModel,
+    data: mujoco.MjData,
+    config: ImpedanceConfig | None = None,
+    arm: ArmModel = WIDOWX_250S,
 ) -> Drive:
-    """The drive of a control mode; may retune the actuators of `model`.
+    """The drive of a control mode; all but `joint_position` retune the actuators of `model`.
 
     Raises:
         ConfigError: unknown mode.
     """
-    if mode not in CONTROL_MODES:
-        raise unknown("control mode", mode, CONTROL_MODES)
-    return CONTROL_MODES[mode](model, data, config or ImpedanceConfig())
+    check_control_mode(mode)
+    if mode == "joint_position":
+        return PositionDrive(model, data, arm)
+    if mode == "joint_velocity":
+        return VelocityDrive(model, data, arm)
+    return ImpedanceDrive(model, data, config, arm, variable=mode == "variable_impedance")
 
 
 def _retune(
     model: mujoco.MjModel,
     actuators: npt.NDArray[np.int_],
-    gain: float,
-    bias: tuple[float, float, float],
+    gain: FloatArray,
+    bias: FloatArray,
     limit: FloatArray,
 ) -> None:
-    """Force = gain ctrl + bias . (1, q, dq) of `actuators`, with |ctrl| within `limit`."""
+    """Force = gain (6,) ctrl + bias (6, 3) . (1, q, dq) of six actuators, with |ctrl| <= limit (6,)."""
     model.actuator_gainprm[actuators, 0] = gain
     model.actuator_biasprm[actuators, :3] = bias
     model.actuator_ctrlrange[actuators] = np.stack([-limit, limit], axis=1)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import mujoco
 import numpy as np
 
+from sim.arm_model import WIDOWX_250S, ArmModel
 from sim.spec import FloatArray
 
-ASSETS = Path(__file__).parent / "assets"
-ARM_XML = ASSETS / "wx250s.xml"
-JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
+ARM_XML = WIDOWX_250S.path
+JOINTS = WIDOWX_250S.joints
 TOOL_SITE = "tool"
 
 
@@ -55,14 +54,14 @@ def rotation_vector(rotation: FloatArray) -> FloatArray:
 
 
 class ArmKinematics:
-    """Kinematics of `wx250s.xml`. Owns its own `MjData`: using it never disturbs a simulation."""
+    """Kinematics of an arm. Owns its own `MjData`: using it never disturbs a simulation."""
 
-    def __init__(self, damping: float = 0.01) -> None:
-        self._model = mujoco.MjModel.from_xml_path(str(ARM_XML))
+    def __init__(self, arm: ArmModel = WIDOWX_250S, damping: float = 0.01) -> None:
+        self.arm, self._model = arm, arm.compile()
         self._data = mujoco.MjData(self._model)
         self._site = self._model.site(TOOL_SITE).id
-        self._dofs = [int(self._model.joint(name).dofadr[0]) for name in JOINTS]
-        limits = np.array([self._model.joint(name).range for name in JOINTS])
+        self._dofs = [int(self._model.joint(name).dofadr[0]) for name in arm.joints]
+        limits = np.array([self._model.joint(name).range for name in arm.joints])
         self.lower: FloatArray = limits[:, 0]
         self.upper: FloatArray = limits[:, 1]
         self._regulariser = damping**2 * np.eye(6)
