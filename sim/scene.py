@@ -13,14 +13,15 @@ import numpy.typing as npt
 from robot_rl.data import schema
 from robot_rl.errors import unknown
 from sim.arm import WidowXArm, Workspace
-from sim.kinematics import ARM_XML
+from sim.arm_model import WIDOWX_250S, ArmModel
+from sim.randomisation import Imperfections, Looks, RandomisationConfig
 from sim.rendering import Renderer
 from sim.spec import FloatArray
 
 # Shadows and multisampling cost 60 ms a picture in software rendering, and nothing trains on them.
 SCENE = """
 <mujoco model="widowx">
-  <include file="wx250s.xml"/>
+  <include file="{robot}"/>
   <visual>
     <quality shadowsize="0" offsamples="0"/>
     <global offwidth="{size}" offheight="{size}"/>
@@ -33,6 +34,7 @@ SCENE = """
     {cameras}
     {objects}
   </worldbody>
+  {sections}
 </mujoco>
 """
 
@@ -53,7 +55,9 @@ class Scene:
         objects: MJCF inside the world body.
         workspace: of the arm.
         held: MJCF of what the gripper holds and cannot lose, in the frame of `gripper_link`.
+        sections: MJCF beside the world body, such as actuators.
         arm: makes the arm's driver from model, data and workspace.
+        robot: which arm stands there.
     """
 
     def __init__(
@@ -61,18 +65,34 @@ class Scene:
         objects: str,
         workspace: Workspace,
         held: str = "",
+        sections: str = "",
         arm: Callable[[mujoco.MjModel, mujoco.MjData, Workspace], WidowXArm] = WidowXArm,
+        robot: ArmModel = WIDOWX_250S,
     ) -> None:
-        xml = SCENE.format(size=MAX_PICTURE, cameras="\n".join(CAMERAS.values()), objects=objects)
-        arm_xml = ARM_XML.read_text().replace(_TOOL, held + _TOOL)
-        self.model = mujoco.MjModel.from_xml_string(xml, {ARM_XML.name: arm_xml.encode()})
+        cameras = "\n".join(CAMERAS.values())
+        xml = SCENE.format(
+            robot=robot.file, size=MAX_PICTURE, cameras=cameras, objects=objects, sections=sections
+        )
+        arm_xml = robot.path.read_text().replace(_TOOL, held + _TOOL)
+        self.model = mujoco.MjModel.from_xml_string(xml, {robot.file: arm_xml.encode()})
         self.data = mujoco.MjData(self.model)
         self.arm = arm(self.model, self.data, workspace)
+        self._looks = Looks(self.model)
+        self._past: mujoco.MjData | None = None
         self._renderers: dict[int, Renderer] = {}
 
     def reset(self) -> None:
         """Back to the state after compilation: nothing of an episode survives into the next."""
         mujoco.mj_resetData(self.model, self.data)
+
+    def randomise(self, config: RandomisationConfig, rng: np.random.Generator) -> None:
+        """Draw this episode's imperfections and looks, from a generator split off `rng`."""
+        own = rng.spawn(1)[0] if config.signals or config.looks else rng
+        late = self.arm.delay_s > 0
+        self.arm.imperfect(Imperfections(config, own, self.arm.delay_s) if config.signals or late else None)
+        self._looks.restore()
+        if config.looks:
+            self._looks.randomise(config, own)
 
     def forward(self) -> None:
         """Make positions and poses agree with the joints (after a reset or a step)."""
@@ -89,12 +109,15 @@ class Scene:
         matrix = self.data.body(body).xmat
         return math.atan2(matrix[3], matrix[0])
 
-    def place(self, body: str, position: npt.ArrayLike, yaw: float = 0.0) -> None:
-        """Put a free body at rest at `position` (3,) [m], turned by `yaw` [rad]."""
+    def place(self, body: str, position: npt.ArrayLike, yaw: float = 0.0, roll: float = 0.0) -> None:
+        """Put a free body at rest at `position` (3,) [m], turned about x by `roll`, then about z [rad]."""
         joint = self.model.body(body).jntadr[0]
         start = int(self.model.jnt_qposadr[joint])
         self.data.qpos[start : start + 3] = position
-        self.data.qpos[start + 3 : start + 7] = (math.cos(yaw / 2), 0, 0, math.sin(yaw / 2))
+        cos_yaw, sin_yaw, cos_roll, sin_roll = (f(a / 2) for a in (yaw, roll) for f in (math.cos, math.sin))
+        self.data.qpos[start + 3 : start + 7] = (
+            cos_yaw * cos_roll, cos_yaw * sin_roll, sin_yaw * sin_roll, sin_yaw * cos_roll
+        )  # fmt: skip
 
     def move_marker(self, body: str, position: npt.ArrayLike) -> None:
         """Put a mocap body (a marker without physics) at `position` (3,) [m]."""
@@ -106,12 +129,26 @@ class Scene:
         Raises:
             ConfigError: unknown camera. RenderingError: no off-screen OpenGL.
         """
+        return self._picture(self.data, camera, size)
+
+    def observe(self, camera: str, size: int) -> npt.NDArray[np.uint8]:
+        """Picture (size, size, 3) as the camera delivers it: late, if observations are."""
+        past = self.arm.past_positions()
+        if past is None:
+            return self.render(camera, size)
+        if self._past is None:
+            self._past = mujoco.MjData(self.model)
+        self._past.qpos[:], self._past.mocap_pos[:], self._past.mocap_quat[:] = past
+        mujoco.mj_fwdPosition(self.model, self._past)
+        return self._picture(self._past, camera, size)
+
+    def _picture(self, data: mujoco.MjData, camera: str, size: int) -> npt.NDArray[np.uint8]:
         if camera not in CAMERAS:
             raise unknown("camera", camera, CAMERAS)
         renderer = self._renderers.get(size)
         if renderer is None:
             renderer = self._renderers[size] = Renderer(self.model, size, size)
-        return renderer.picture(self.data, camera)
+        return renderer.picture(data, camera)
 
     def close(self) -> None:
         """Free the OpenGL contexts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ import numpy.typing as npt
 
 from robot_rl.data import schema
 from robot_rl.errors import unknown
-from sim.arm import Workspace, finger_travel
+from sim.arm import ArmConfig, WidowXArm, Workspace, finger_travel
+from sim.arm_model import arm_model
 from sim.kinematics import Pose, matrix_from_rpy, rpy_from_matrix
 from sim.scene import Scene
 from sim.spec import FloatArray
@@ -44,9 +46,11 @@ class Task(ABC):
     def objects_xml(self) -> str:
         """MJCF of the task's objects, inside the world body."""
 
-    def make_scene(self) -> Scene:
-        """The compiled scene, before any episode."""
-        return Scene(self.objects_xml(), self.workspace)
+    def make_scene(self, config: ArmConfig | None = None) -> Scene:
+        """The compiled scene with the arm that `config` names, before any episode."""
+        config = config or ArmConfig()
+        arm = functools.partial(WidowXArm, config=config)
+        return Scene(self.objects_xml(), self.workspace, arm=arm, robot=arm_model(config.robot))
 
     @abstractmethod
     def reset(self, scene: Scene, rng: np.random.Generator) -> None:
@@ -77,8 +81,10 @@ class Task(ABC):
         raise unknown(f"near miss of {self.name}", kind, self.near_misses)
 
 
-def action_towards(scene: Scene, position: FloatArray, gripper: float, speed: float = 1.0) -> FloatArray:
-    """The action (7,) that brings the tool to `position` (3,) [m] and turns it back to straight down.
+def action_towards(
+    scene: Scene, position: FloatArray, gripper: float, speed: float = 1.0, yaw: float = 0.0
+) -> FloatArray:
+    """The action (7,) that brings the tool to `position` (3,) [m], straight down and turned by `yaw` [rad].
 
     Each direction moves at most `speed` times the largest action; the turn at most half of it.
     """
@@ -87,7 +93,7 @@ def action_towards(scene: Scene, position: FloatArray, gripper: float, speed: fl
     longest = float(np.abs(move).max())
     if longest > speed:
         move *= speed / longest
-    turn = np.clip(-rpy_from_matrix(pose.rotation) / schema.DELTA_ROTATION_RAD, -0.5, 0.5)
+    turn = np.clip(([0.0, 0.0, yaw] - rpy_from_matrix(pose.rotation)) / schema.DELTA_ROTATION_RAD, -0.5, 0.5)
     return np.array([*move, *turn, gripper])
 
 

@@ -1,0 +1,59 @@
+"""MJCF of things made of several primitive geoms; a thing's origin is the middle of its underside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+FRICTION = "0.6 0.005 0.0001"
+MASKS = {"all": (1, 3), "arm": (0, 2), "nothing": (0, 0)}
+"""MuJoCo's contype and conaffinity; the arm's are (2, 1), the table's (1, 3)."""
+
+
+def geom(
+    kind: str,
+    size: Sequence[float],
+    position: Sequence[float],
+    rgba: str,
+    yaw: float = 0.0,
+    density: float = 300.0,
+    touches: str = "all",
+) -> str:
+    """One primitive of MuJoCo's half `size` [m] at `position` (3,) [m], turned by `yaw` [rad].
+
+    `density` [kg/m^3]; `touches` is `all`, `arm` (a part that slides inside another one) or `nothing`
+    (a mark, without mass).
+    """
+    contype, conaffinity = MASKS[touches]
+    if touches == "nothing":
+        density = 0.0
+    return (
+        f'<geom type="{kind}" size="{numbers(size)}" pos="{numbers(position)}" euler="0 0 {yaw:.6g}" '
+        f'rgba="{rgba}" friction="{FRICTION}" density="{density}" contype="{contype}" conaffinity="{conaffinity}"/>'
+    )
+
+
+def free(name: str, geoms: Iterable[str], joint: str = "<freejoint/>") -> str:
+    """A loose body."""
+    return f'<body name="{name}">{joint}{"".join(geoms)}</body>'
+
+
+def fixed(name: str, geoms: Iterable[str]) -> str:
+    """A body that nothing moves, but that `Scene.move_marker` puts elsewhere for an episode."""
+    return f'<body name="{name}" mocap="true">{"".join(geoms)}</body>'
+
+
+def ring(radius: float, height: float, thickness: float, rgba: str, number: int = 14) -> list[str]:
+    """An upright tube of outer `radius` and `height` and wall `thickness` [m], out of `number` boxes."""
+    middle = radius - thickness / 2
+    size = (thickness / 2, radius * math.tan(math.pi / number), height / 2)
+    angles = [2 * math.pi * index / number for index in range(number)]
+    return [
+        geom("box", size, (middle * math.cos(angle), middle * math.sin(angle), height / 2), rgba, angle)
+        for angle in angles
+    ]
+
+
+def numbers(values: Iterable[float]) -> str:
+    """Numbers as an MJCF attribute."""
+    return " ".join(f"{value:.6g}" for value in values)
