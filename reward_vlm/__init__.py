@@ -3,11 +3,10 @@
 from reward_vlm.classifier import SuccessClassifier
 from reward_vlm.debounce import Debounce
 from reward_vlm.evaluation import evaluate, relabel
-from reward_vlm.learner import AugmentationConfig, RewardConfig, RewardLearner
+from reward_vlm.learner import RewardConfig, RewardLearner
 from reward_vlm.wrapper import RewardWrapper, RewardWrapperConfig
 
 __all__ = [
-    "AugmentationConfig",
     "Debounce",
     "RewardConfig",
     "RewardLearner",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reward_vlm.augmentation import colour_jitter, random_shift
 from reward_vlm.backbone import SHIPPED, Backbone
 from reward_vlm.calibration import Calibration, choose_threshold, fit_temperature
 from reward_vlm.classifier import SuccessClassifier
@@ -20,27 +19,9 @@ from reward_vlm.evaluation import evaluate, judge_episodes
 from reward_vlm.frames import FramePool, split_episodes
 from reward_vlm.prompts import counterfactuals, prompt_pairs
 from robot_rl.data import schema
+from robot_rl.data.augmentation import AugmentationConfig, augment
 from robot_rl.data.episode import Episode
 from robot_rl.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class AugmentationConfig:
-    """Ranges of the random changes. Shift in pixels; the rest as fractions of 1."""
-
-    shift: int = 3
-    brightness: float = 0.2
-    contrast: float = 0.2
-    colour: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.shift < 0:
-            raise ConfigError(f"augmentation shift is {self.shift}; expected at least 0 pixels")
-        for name in ("brightness", "contrast", "colour"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(
-                    f"augmentation {name} is {getattr(self, name)}; expected a number in [0, 1)"
-                )
 
 
 @dataclass(frozen=True)
@@ -71,7 +52,7 @@ class RewardConfig:
     hard_fraction: float = 0.5
     hard_window: int = 4
     counterfactual_fraction: float = 0.25
-    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    augmentation: AugmentationConfig = AugmentationConfig(3, 0.2, 0.2, 0.05)
     validation_fraction: float = 0.25
     target_fpr: float = 0.01
     target_episode_false_success: float = 0.03
@@ -197,9 +178,7 @@ class RewardLearner:
             others = self._others[instruction[i]]
             if others:
                 instruction[i], label[i] = others[int(choice[i] * len(others))], False
-        change = config.augmentation
-        pixels = random_shift(self.backbone.pixels(self._pool.images[index]), change.shift, generator)
-        pixels = colour_jitter(pixels, change.brightness, change.contrast, change.colour, generator)
+        pixels = augment(self.backbone.pixels(self._pool.images[index]), config.augmentation, generator)
         device = self.backbone.device
         return pixels, torch.from_numpy(instruction).to(device), torch.from_numpy(label).float().to(device)
 

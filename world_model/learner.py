@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_rl.data import schema
+from robot_rl.data.augmentation import AugmentationConfig, augment_windows
 from robot_rl.data.episode import Episode
 from robot_rl.data.statistics import STD_FLOOR
 from robot_rl.errors import ConfigError, DataError, RobotRLError
@@ -46,6 +47,11 @@ class WorldModelLearnerConfig:
     """Extra weight of pixels that differ from the static background (the median frame)."""
     change_threshold: float = 0.1
     """Such a difference, in pixels of [-1, 1]."""
+    relative_floor: float = 0.0
+    """If above 0, windows are weighted by 1 / (mean squared change of their picture + this, of pixels in
+    [-1, 1]): equal shares of an error count alike, as they do in dB. Else a still window counts little."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """Of whole windows, the next frame with them. For few scenes: it takes the fixed camera away."""
     own_context: float = 0.75
     """Probability that a window goes on from the model's own prediction instead of from real frames; it
     rises linearly to this between the two shares of training in `own_context_ramp`."""
@@ -70,9 +76,20 @@ class WorldModelLearnerConfig:
         for name in ("learning_rate", "gradient_clip"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"world_model {name} is {getattr(self, name)}; expected above 0")
-        for name in ("motion_weight", "foreground_weight", "weight_decay", "warmup_updates"):
+        for name in (
+            "motion_weight",
+            "foreground_weight",
+            "relative_floor",
+            "weight_decay",
+            "warmup_updates",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"world_model {name} is {getattr(self, name)}; expected at least 0")
+        if self.augmentation and self.own_context:
+            raise ConfigError(
+                f"world_model augmentation with own_context {self.own_context}; expected one of them at 0: a "
+                "predicted picture is in its window's colours and place, and the next real one is not"
+            )
 
 
 class WorldModelLearner:
@@ -218,6 +235,10 @@ class WorldModelLearner:
         history = to_pixels(self.history)
         action = model.encode_action(self.table.actions[self.cursor])
         target = to_pixels(self.table.frames[self.cursor + 1])
+        if self.config.augmentation:
+            window = torch.cat([history, target[:, None]], 1) / 2 + 0.5
+            window = augment_windows(window, self.config.augmentation, self.generator) * 2 - 1
+            history, target = window[:, :-1], window[:, -1]
         next_state = model.predict_state(history, self.state, self.previous, self.table.actions[self.cursor])
         error = (next_state - self.table.states[self.cursor + 1]) / model.delta_scale
         state_loss = F.smooth_l1_loss(error, torch.zeros_like(error))
@@ -228,13 +249,17 @@ class WorldModelLearner:
         return frame_loss, state_loss, frame, next_state.detach()
 
     def _pixel_weight(self, target: Tensor, last: Tensor) -> Tensor:
-        """w = 1 + motion_weight [target != last frame] + foreground_weight [target != background], mean 1."""
+        """w = 1 + motion_weight [target != last frame] + foreground_weight [target != background], mean 1;
+        if `relative_floor` r > 0, divided by (mean (target - last)^2 + r) first."""
         config = self.config
         moving = ((target - last).abs().amax(1, keepdim=True) > config.change_threshold).float()
         foreground = (
             (target - self.background).abs().amax(1, keepdim=True) > config.change_threshold
         ).float()
         weight = 1 + config.motion_weight * moving + config.foreground_weight * foreground
+        if config.relative_floor:
+            change = (target - last).square().mean((1, 2, 3), keepdim=True)
+            weight = weight / (change + config.relative_floor)
         return weight / weight.mean()
 
     def _success_loss(self) -> Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from robot_rl.data.augmentation import AugmentationConfig
 from robot_rl.errors import ConfigError, DataError
 from robot_rl.trainers.protocols import Learner
 from tests.world_model import toy
@@ -127,3 +128,22 @@ def test_threshold_lets_through_no_more_failures_than_asked() -> None:
     assert 0 < float((probability[~success] > threshold).float().mean()) <= 0.02
     assert choose_threshold(0.1 * probability, success, 0.02) == 0.5
     assert choose_threshold(probability, torch.ones(1000, dtype=torch.bool), 0.02) == 0.5
+
+
+def test_relative_weight_makes_equal_shares_of_an_error_count_alike() -> None:
+    learner = _learner(relative_floor=1e-6, motion_weight=0.0)
+    last = torch.zeros(2, 3, 32, 32)
+    change = torch.stack([torch.full((3, 32, 32), 0.1), torch.full((3, 32, 32), 0.4)])
+    weight = learner._pixel_weight(last + change, last)
+    # Half of each change missed: 25 % of each window's squared change.
+    share = (weight * (0.5 * change) ** 2).flatten(1).mean(1)
+    assert float(share[0]) == pytest.approx(float(share[1]), rel=1e-3)
+
+
+def test_augmented_windows_train_and_exclude_own_context() -> None:
+    augmentation = AugmentationConfig(shift=4, brightness=0.2)
+    learner = _learner(augmentation=augmentation, own_context=0.0)
+    plain = _learner(own_context=0.0)
+    assert learner.update()["frame_loss"] != plain.update()["frame_loss"]
+    with pytest.raises(ConfigError, match="own_context"):
+        _learner(augmentation=augmentation, own_context=0.5)
