@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 import mujoco
@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError
-from sim.kinematics import JOINTS, ArmKinematics, Pose, matrix_from_rpy, rpy_from_matrix
+from sim.arm_model import ArmParameters, arm_model
+from sim.control import ImpedanceConfig, check_control_mode, make_drive
+from sim.kinematics import ArmKinematics, Pose, matrix_from_rpy, rpy_from_matrix
+from sim.randomisation import Imperfections
 from sim.spec import CommandFilter, FloatArray
 
 FINGER_CLOSED_M, FINGER_OPEN_M = 0.015, 0.037
-MAX_JOINT_SPEED = math.pi
-"""Velocity limit of every joint [rad/s]."""
 UNREACHABLE = 0.003
 """Error of the inverse kinematics from which a target counts as out of reach."""
 SETPOINTS_PER_STEP = schema.SETPOINT_HZ // schema.CONTROL_HZ
@@ -62,14 +63,44 @@ class Workspace:
 
 @dataclass(frozen=True)
 class ArmConfig:
-    """How far the commanded pose may run ahead of the measured one before a new action is added."""
+    """Which arm, and how it is driven.
 
+    Attributes:
+        robot: a name of `sim.arm_model.ROBOTS`.
+        control_mode: one of `sim.control.CONTROL_MODES`.
+        impedance: springs and dampers of the impedance modes.
+        parameters: a file of identified parameters (`robot-rl sysid`); empty for the nominal ones.
+        leash_m, leash_rad: how far the commanded pose may run ahead of the measured one before a new action
+            is added.
+    """
+
+    robot: str = "widowx_250s"
+    control_mode: str = "joint_position"
+    impedance: ImpedanceConfig = field(default_factory=ImpedanceConfig)
+    parameters: str = ""
     leash_m: float = 0.04
     leash_rad: float = 0.25
 
     def __post_init__(self) -> None:
+        arm_model(self.robot)
+        check_control_mode(self.control_mode)
         if not (self.leash_m > 0 and self.leash_rad > 0):
             raise ConfigError(f"leash {self.leash_m} m, {self.leash_rad} rad; expected both above 0")
+
+    def load_parameters(self) -> ArmParameters | None:
+        """What the file holds, or None without a file.
+
+        Raises:
+            DataError: it cannot be read. ConfigError: it is another arm's.
+        """
+        if not self.parameters:
+            return None
+        parameters = ArmParameters.load(self.parameters)
+        if parameters.robot != self.robot:
+            raise ConfigError(
+                f"arm parameters {self.parameters} are those of {parameters.robot}; expected {self.robot}"
+            )
+        return parameters
 
 
 class Executed(NamedTuple):
@@ -84,7 +115,9 @@ class ArmController:
 
     def __init__(self, workspace: Workspace, config: ArmConfig | None = None) -> None:
         self.workspace, self.config = workspace, config or ArmConfig()
-        self.kinematics = ArmKinematics()
+        self.arm = arm_model(self.config.robot)
+        self.kinematics = ArmKinematics(self.arm)
+        self._max_speed = np.array(self.arm.max_speed)
 
     def state(self, measured: FloatArray) -> npt.NDArray[np.float32]:
         """`schema.STATE` (7,): tool x, y, z [m], roll, pitch, yaw [rad], gripper opening [0, 1].
@@ -117,9 +150,10 @@ class ArmController:
         )
         joints, error = self.kinematics.inverse(target, setpoint[:6])
         step = joints - setpoint[:6] if error < UNREACHABLE else np.zeros(6)
-        fastest = np.abs(step).max() * schema.CONTROL_HZ
-        if fastest > MAX_JOINT_SPEED:
-            step *= MAX_JOINT_SPEED / fastest
+        speed = np.abs(step) * schema.CONTROL_HZ
+        fast = speed > self._max_speed
+        if fast.any():
+            step *= (self._max_speed[fast] / speed[fast]).min()
         gripper = min(self.workspace.gripper_high, max(self.workspace.gripper_low, float(action[6])))
         return np.append(setpoint[:6] + step, finger_travel(gripper))
 
@@ -134,9 +168,9 @@ class ArmController:
 
 
 class WidowXArm:
-    """Drives the arm inside a compiled scene that includes `wx250s.xml`."""
+    """Drives the arm inside a compiled scene that includes its MJCF."""
 
-    action_size: ClassVar[int] = len(schema.ACTION_NAMES)
+    action_size: int = len(schema.ACTION_NAMES)
     state_bounds: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]] = (
         (-1, -1, -1, -math.pi, -math.pi, -math.pi, 0),
         (1, 1, 1, math.pi, math.pi, math.pi, 1),
@@ -152,12 +186,19 @@ class WidowXArm:
     ) -> None:
         self.model, self.data = model, data
         self.controller = ArmController(workspace, config)
-        self.kinematics = self.controller.kinematics
+        self.config, self.kinematics = self.controller.config, self.controller.kinematics
+        arm = self.controller.arm
+        parameters = self.config.load_parameters()
+        if parameters is not None:
+            parameters.apply(model)
+        self.delay_s = 0.0 if parameters is None else parameters.delay_s
+        """Time that a setpoint takes to the servos [s]."""
+        self.servos = make_drive(self.config.control_mode, model, data, self.config.impedance, arm)
+        self.action_size = type(self).action_size + len(self.servos.stiffness_action)
         self.command_filter: CommandFilter | None = None
-        names = (*JOINTS, "left_finger")
-        self._qpos = np.array([model.joint(name).qposadr[0] for name in names])
+        self._imperfections: Imperfections | None = None
+        self._qpos = np.array([model.joint(name).qposadr[0] for name in (*arm.joints, "left_finger")])
         self._right_finger = int(model.joint("right_finger").qposadr[0])
-        self._ctrl = np.array([model.actuator(name).id for name in (*JOINTS, "gripper")])
         self._setpoint = np.zeros(7)
 
     @property
@@ -176,36 +217,74 @@ class WidowXArm:
         return self.kinematics.forward(self.measured[:6])
 
     def state(self) -> npt.NDArray[np.float32]:
-        """`schema.STATE` (7,) as measured now."""
+        """`schema.STATE` (7,) as it is now."""
         return self.controller.state(self.measured)
+
+    @property
+    def reading(self) -> FloatArray:
+        """`measured` (7,) as the sensors tell it."""
+        return self.measured if self._imperfections is None else self._imperfections.reading()
+
+    def observation(self) -> npt.NDArray[np.float32]:
+        """`schema.STATE` (7,) as the sensors tell it; equal to `state` unless it is randomised."""
+        return self.state() if self._imperfections is None else self.controller.state(self.reading)
+
+    def past_positions(self) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+        """Joint positions, and positions and quaternions of mocap bodies, as late as observations are; None
+        if they are not."""
+        return None if self._imperfections is None else self._imperfections.past_positions()
+
+    def imperfect(self, imperfections: Imperfections | None) -> None:
+        """From now on commands and measurements go through `imperfections`; None: they are perfect."""
+        self._imperfections = imperfections
+        if imperfections is not None:
+            imperfections.start(self._setpoint, self.measured, self.data)
 
     def place(self, pose: Pose, gripper: float) -> None:
         """Put the arm at rest at `pose` with gripper opening `gripper` (no motion, for resets)."""
-        home = np.array([math.atan2(pose.position[1], pose.position[0]), -0.3, 0.6, 0.0, 1.2, 0.0])
+        home = np.array(self.controller.arm.home)
+        home[0] = math.atan2(pose.position[1], pose.position[0])
         joints, _ = self.kinematics.inverse(pose, home, iterations=50)
         self._setpoint = np.append(joints, finger_travel(gripper))
         self.data.qpos[self._qpos] = self._setpoint
         self.data.qpos[self._right_finger] = -self._setpoint[6]
-        self.data.ctrl[self._ctrl] = self._setpoint
+        self.servos.place(self._setpoint)
 
     def apply(self, action: npt.NDArray[np.float32]) -> Executed:
-        """Execute one action (7,) in [-1, 1] for 1 / `schema.CONTROL_HZ` seconds of physics."""
+        """Execute one action in [-1, 1] for 1 / `schema.CONTROL_HZ` seconds of physics.
+
+        Seven numbers, and four more with variable impedance (`ImpedanceConfig.stiffness`).
+        """
+        motion, stiffness = action[:7], action[7:]
+        self.servos.set_stiffness(stiffness)
         start = self._setpoint
         changed, first_reason = False, 0
-        for requested in self.controller.ramp(action, start, self.measured):
+        for requested in self.controller.ramp(motion, start, self.reading):
             executed = requested
             if self.command_filter is not None:
-                executed, reason = self.command_filter(requested.copy(), self.measured, self.data.time)
+                executed, reason = self.command_filter(requested.copy(), self.reading, self.data.time)
                 changed = changed or reason != 0 or not np.array_equal(executed, requested)
                 first_reason = first_reason or int(reason)
-            self.drive(executed, PHYSICS_STEPS_PER_SETPOINT)
-        return Executed(self._as_action(start, self._setpoint) if changed else action, first_reason)
+            self._tick(executed)
+        if not changed:
+            return Executed(action, first_reason)
+        return Executed(np.append(self._as_action(start, self._setpoint), stiffness), first_reason)
+
+    def _tick(self, setpoint: FloatArray) -> None:
+        if self._imperfections is None:
+            self.drive(setpoint, PHYSICS_STEPS_PER_SETPOINT)
+            return
+        self._setpoint = setpoint
+        for arrived, steps in self._imperfections.commands(setpoint):
+            self.servos.follow(arrived, steps)
+        self._imperfections.record(self.measured, self.data)
 
     def drive(self, setpoint: FloatArray, physics_steps: int) -> None:
         """Give the servos a setpoint (7,) and let `physics_steps` of `schema.PHYSICS_STEP_S` pass."""
         self._setpoint = setpoint
-        self.data.ctrl[self._ctrl] = setpoint
-        mujoco.mj_step(self.model, self.data, nstep=physics_steps)
+        self.servos.follow(setpoint, physics_steps)
+        if self._imperfections is not None:
+            self._imperfections.start(setpoint, self.measured, self.data)
 
     def _as_action(self, start: FloatArray, end: FloatArray) -> npt.NDArray[np.float32]:
         """The action whose undisturbed execution leads from setpoint `start` (7,) to `end` (7,)."""

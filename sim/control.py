@@ -19,6 +19,7 @@ of them in the same way; the impedance modes hold the tool at that setpoint's po
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,6 +35,8 @@ from sim.spec import FloatArray
 
 VELOCITY_FEEDBACK = 10.0
 """Share of the position error that a velocity servo's command makes good in a second [1/s]."""
+FEEDBACK_STEPS = round(1 / (schema.SETPOINT_HZ * schema.PHYSICS_STEP_S))
+"""Physics steps between two of a velocity servo's commands."""
 _SINGULAR = 1e-2
 """Added to the inverse operational-space inertia [1/kg, 1/(kg m^2)]: bounds it where the arm is singular."""
 
@@ -74,6 +77,18 @@ class ImpedanceConfig:
         ranges = np.log([self.translation_range] * 3 + [self.rotation_range])
         values = np.exp(ranges[:, 0] + share * (ranges[:, 1] - ranges[:, 0]))
         return np.array([*values[:3], *[values[3]] * 3])
+
+    @property
+    def neutral_action(self) -> FloatArray:
+        """What `stiffness` maps to `translation` and `rotation` (4,)."""
+        shares = [
+            math.log(value / low) / math.log(high / low) if high > low else 0.5
+            for value, (low, high) in (
+                (self.translation, self.translation_range),
+                (self.rotation, self.rotation_range),
+            )
+        ]
+        return 2 * np.array([shares[0]] * 3 + [shares[1]]) - 1
 
 
 class CartesianImpedance:
@@ -188,8 +203,8 @@ class CartesianImpedance:
 class Drive(Protocol):
     """Makes the motors follow a joint setpoint."""
 
-    stiffness_actions: int
-    """How many numbers of an action say how stiff the arm is: 0, or 4 with variable impedance."""
+    stiffness_action: FloatArray
+    """The part of an action that leaves the stiffness as configured: (0,), or (4,) if it is variable."""
 
     def follow(self, setpoint: FloatArray, physics_steps: int) -> None:
         """Let `physics_steps` pass towards `setpoint` (7,): six joints [rad], finger travel [m]."""
@@ -198,13 +213,13 @@ class Drive(Protocol):
         """The arm was put at rest at `setpoint` (7,), without motion."""
 
     def set_stiffness(self, action: npt.NDArray[np.float32]) -> None:
-        """Take in the action's last `stiffness_actions` numbers, in [-1, 1]."""
+        """Take in that part of an action, in [-1, 1]."""
 
 
 class PositionDrive:
     """The model's own joint position servos: torque = clip(kp (setpoint - q) - kv dq, effort)."""
 
-    stiffness_actions = 0
+    stiffness_action: FloatArray = np.zeros(0)
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, arm: ArmModel = WIDOWX_250S) -> None:
         self.model, self.data = model, data
@@ -224,7 +239,7 @@ class PositionDrive:
 class VelocityDrive(PositionDrive):
     """Joint velocity servos: torque = clip(kv (command - dq), effort), kv that of the position servo.
 
-    command = setpoint's velocity + `VELOCITY_FEEDBACK` (previous setpoint - q), within the speed limit.
+    command = the setpoint's velocity + `VELOCITY_FEEDBACK` (where it was - q), within the speed limit.
     """
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, arm: ArmModel = WIDOWX_250S) -> None:
@@ -237,11 +252,13 @@ class VelocityDrive(PositionDrive):
         _retune(model, motors, gains, np.stack([0 * gains, 0 * gains, -gains], axis=1), self.max_speed)
 
     def follow(self, setpoint: FloatArray, physics_steps: int) -> None:
-        moved = (setpoint[:6] - self._previous[:6]) / (physics_steps * schema.PHYSICS_STEP_S)
-        lag = self._previous[:6] - self.data.qpos[self._qpos]
-        speed = np.clip(moved + VELOCITY_FEEDBACK * lag, -self.max_speed, self.max_speed)
+        start, way = self._previous[:6], setpoint[:6] - self._previous[:6]
+        forward = way / (physics_steps * schema.PHYSICS_STEP_S)
+        for done in range(0, physics_steps, FEEDBACK_STEPS):
+            lag = start + way * (done / physics_steps) - self.data.qpos[self._qpos]
+            speed = np.clip(forward + VELOCITY_FEEDBACK * lag, -self.max_speed, self.max_speed)
+            super().follow(np.append(speed, setpoint[6]), min(FEEDBACK_STEPS, physics_steps - done))
         self._previous = setpoint.copy()
-        super().follow(np.append(speed, setpoint[6]), physics_steps)
 
     def place(self, setpoint: FloatArray) -> None:
         self._previous = setpoint.copy()
@@ -260,7 +277,7 @@ class ImpedanceDrive:
         variable: bool = False,
     ) -> None:
         self.impedance = CartesianImpedance(model, data, config, arm)
-        self.stiffness_actions = 4 if variable else 0
+        self.stiffness_action = self.impedance.config.neutral_action if variable else np.zeros(0)
         self._kinematics = ArmKinematics(arm)
 
     def follow(self, setpoint: FloatArray, physics_steps: int) -> None:
@@ -272,7 +289,7 @@ class ImpedanceDrive:
         data.actuator("gripper").ctrl = setpoint[6]
 
     def set_stiffness(self, action: npt.NDArray[np.float32]) -> None:
-        if self.stiffness_actions:
+        if len(self.stiffness_action):
             self.impedance.set_stiffness(self.impedance.config.stiffness(action))
 
 

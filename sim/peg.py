@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from robot_rl.data import schema
+from robot_rl.errors import ConfigError
 from sim.arm import PHYSICS_STEPS_PER_SETPOINT, SETPOINTS_PER_STEP, Executed, WidowXArm, Workspace
-from sim.control import CartesianImpedance
-from sim.kinematics import TOOL_SITE, Pose
+from sim.kinematics import JOINTS, TOOL_SITE, Pose
+from sim.randomisation import Imperfections
 from sim.spec import FloatArray
 
 PEG_RADIUS, PEG_LENGTH = 0.005, 0.055
@@ -35,14 +36,16 @@ REACH = 0.03
 STIFFNESS = (50.0, 800.0)
 """Range of the stiffness along x and y [N/m]; an action's logarithm is linear in it."""
 REST_STIFFNESS = 300.0
-MASS = 1.5
+MASS = 2.0
 """Effective mass along x and y [kg] that the damping D = 2 z sqrt(K m) counts with."""
-DAMPING_RATIO = 0.8
+DAMPING_RATIO = 1.0
 FORCE_CUTOFF_HZ = 10.0
 FULL_TANK = 1.0
 """What `state` says of the tank when there is none [J]."""
-_UPRIGHT = np.array([1500.0, 15.0, 15.0, 15.0])  # z [N/m]; about x, y, z [N m/rad]
-_UPRIGHT_DAMPING = np.array([75.0, 0.6, 0.6, 0.6])  # [N s/m], [N m s/rad]
+_UPRIGHT = (("z", 1500.0, 90.0), ("roll", 30.0, 2.7), ("pitch", 30.0, 2.7), ("yaw", 15.0, 0.8))
+"""Springs that never change: direction, stiffness [N/m or N m/rad], damping [N s/m or N m s/rad]."""
+_SUBSTEPS = 2
+"""Looks at contact force and velocity in a period of the setpoint."""
 
 
 class SpringDecision(Protocol):
@@ -94,40 +97,6 @@ class EnergyLedger:
         return self.injected - self.dissipated
 
 
-class _Springs(CartesianImpedance):
-    """Impedance with a constant target direction (straight down) and a diagonal damping of its own choice,
-    as the passivity filter assumes it."""
-
-    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        super().__init__(model, data)
-        self.motors = self._motors
-        self._gains = np.concatenate([np.zeros(2), _UPRIGHT])
-        self._dampers = np.concatenate([np.zeros(2), _UPRIGHT_DAMPING])
-        self._twist_error = np.zeros(6)
-
-    def set_plane(self, stiffness: FloatArray, damping: FloatArray) -> None:
-        """K [N/m] and D [N s/m] along x and y, (2,) each."""
-        self._gains[:2], self._dampers[:2] = stiffness, damping
-
-    def advance(self, target: FloatArray) -> float:
-        """One physics step towards `target` (3,) [m]; returns what the x and y dampers took out [J]."""
-        mujoco.mj_step1(self.model, self.data)
-        jacobian = self._tool_jacobian()
-        velocity = jacobian @ self.data.qvel[self._dofs]
-        r = self.data.site_xmat[self._site]
-        error = self._twist_error
-        error[:3] = target - self.data.site_xpos[self._site]
-        error[3] = (r[5] - r[7]) / 2  # minus the sine of the small rotation away from the world's axes
-        error[4] = (r[6] - r[2]) / 2
-        error[5] = (r[1] - r[3]) / 2
-        torque = (self._gains * error - self._dampers * velocity) @ jacobian
-        self.data.ctrl[self._motors] = np.minimum(np.maximum(torque, -self.effort), self.effort)
-        mujoco.mj_step2(self.model, self.data)
-        vx, vy = velocity[0], velocity[1]
-        dx, dy = self._dampers[0], self._dampers[1]
-        return float(dx * vx * vx + dy * vy * vy) * schema.PHYSICS_STEP_S
-
-
 class PegArm(WidowXArm):
     """Actions (4,) in [-1, 1] at `schema.CONTROL_HZ`: setpoint of the springs relative to the measured tool
     along x and y in units of `REACH`, and the stiffness along x and y.
@@ -140,7 +109,7 @@ class PegArm(WidowXArm):
     """
 
     action_names: ClassVar[tuple[str, ...]] = ("dx", "dy", "kx", "ky")
-    action_size: ClassVar[int] = len(action_names)
+    action_size = len(action_names)
     state_names: ClassVar[tuple[str, ...]] = (
         "x", "y", "vx", "vy", "fx", "fy", "fz", "ex", "ey", "kx", "ky", "hint", "tank", "scale",
     )  # fmt: skip
@@ -153,16 +122,23 @@ class PegArm(WidowXArm):
         self, model: mujoco.MjModel, data: mujoco.MjData, workspace: Workspace, reference: FloatArray
     ) -> None:
         super().__init__(model, data, workspace)
+        for joint in JOINTS:  # the servos rest; their efforts still limit the joints
+            servo = model.actuator(joint).id
+            model.actuator_gainprm[servo] = model.actuator_biasprm[servo] = 0.0
         self.reference = reference
         self.hint = 0.0
         """What the task tells of its goal; part of the state."""
         self.spring_filter: SpringFilter | None = None
         self.ledger = EnergyLedger()
         self._low, self._high = np.array(workspace.low), np.array(workspace.high)
-        self._springs = _Springs(model, data)
+        self._springs = np.array([model.actuator(f"spring_{axis}").id for axis in "xyz"])
+        self._dofs = np.array([model.joint(joint).dofadr[0] for joint in JOINTS])
+        self._jacobian = np.zeros((3, model.nv))
         self._site = model.site(TOOL_SITE).id
         self._peg = model.body("peg").id
-        self._smoothing = 1 - math.exp(-2 * math.pi * FORCE_CUTOFF_HZ * schema.PHYSICS_STEP_S)
+        self._physics_steps = PHYSICS_STEPS_PER_SETPOINT // _SUBSTEPS
+        self._look_s = self._physics_steps * schema.PHYSICS_STEP_S
+        self._smoothing = 1 - math.exp(-2 * math.pi * FORCE_CUTOFF_HZ * self._look_s)
         self._target = np.zeros(3)
         self._calm()
 
@@ -175,7 +151,14 @@ class PegArm(WidowXArm):
         self.scale, self.tank = 1.0, FULL_TANK
         self.step_energy = self.excess_energy = 0.0
         self.ledger.reset()
+        self._power = 0.0
+        self._tune()
         self._fresh = True
+
+    def imperfect(self, imperfections: Imperfections | None) -> None:
+        """Refused, but for None: what the springs feel and do is neither late nor noisy."""
+        if imperfections is not None:
+            raise ConfigError("the peg's springs take no latency, noise, delay or backlash; only looks vary")
 
     # ---- what is measured
 
@@ -193,7 +176,8 @@ class PegArm(WidowXArm):
     @property
     def velocity(self) -> FloatArray:
         """The tool's velocity along x, y (2,) [m/s]."""
-        return self._springs.velocity()[:2]
+        mujoco.mj_jacSite(self.model, self.data, self._jacobian, None, self._site)
+        return self._jacobian[:2] @ self.data.qvel
 
     @property
     def spring(self) -> FloatArray:
@@ -216,8 +200,8 @@ class PegArm(WidowXArm):
         """Put the arm at rest at `pose`, the springs slack."""
         super().place(pose, gripper)
         self.data.qvel[:] = 0.0
-        self.data.ctrl[self._springs.motors] = 0.0
         self._target = np.array(pose.position, np.float64)
+        self.data.ctrl[self._springs] = self._target
         self._calm()
 
     def apply(self, action: npt.NDArray[np.float32]) -> Executed:
@@ -231,10 +215,8 @@ class PegArm(WidowXArm):
         for tick in range(1, SETPOINTS_PER_STEP + 1):
             why = self._command(start + (goal - start) * (tick / SETPOINTS_PER_STEP), stiffness)
             reason, scale = reason or why, min(scale, self.scale)
-            for _ in range(PHYSICS_STEPS_PER_SETPOINT):
-                self.ledger.dissipated += self._springs.advance(self._target)
-                self._feel()
-            self._refresh()
+            for _ in range(_SUBSTEPS):
+                self._advance()
         self.scale, self.step_energy = scale, self.ledger.injected - injected
         if not reason:
             return Executed(action, 0)
@@ -257,7 +239,8 @@ class PegArm(WidowXArm):
         self._fresh = False
         self._target[:2] = setpoint
         self.stiffness, self.damping = np.array(stiffness), np.array(damping)
-        self._springs.set_plane(self.stiffness, self.damping)
+        self.data.ctrl[self._springs[:2]] = self._target[:2]
+        self._tune()
         injected = _energy(self._target[:2] - position, self.stiffness) - before
         self.ledger.inject(injected)
         self.excess_energy += max(0.0, requested - injected)
@@ -268,14 +251,39 @@ class PegArm(WidowXArm):
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
 
-    def _feel(self) -> None:
-        """The contact force on the peg, low-pass filtered."""
+    def _tune(self) -> None:
+        """Give the model the springs along x and y."""
+        springs = self._springs[:2]
+        self.model.actuator_gainprm[springs, 0] = self.stiffness
+        self.model.actuator_biasprm[springs, 1] = -self.stiffness
+        self.model.actuator_biasprm[springs, 2] = -self.damping
+
+    def _advance(self) -> None:
+        """Let physics pass until the next look at force and velocity (the dissipation by the trapezium rule)."""
+        before = self._power
+        mujoco.mj_step(self.model, self.data, nstep=self._physics_steps)
+        self._refresh()
+        velocity = self.velocity
+        self._power = float(velocity @ (self.damping * velocity))
+        self.ledger.dissipated += (before + self._power) / 2 * self._look_s
         force: Any = 0.0
         if self.data.ncon:
             mujoco.mj_rnePostConstraint(self.model, self.data)
             force = self.data.cfrc_ext[self._peg, 3:]
         self.force = self.force + self._smoothing * (force - self.force)
         self.peak_force = max(self.peak_force, math.hypot(*self.force))
+
+
+def springs_xml() -> str:
+    """The springs as MuJoCo actuators between the tool and a site of the world: inside `mujoco`."""
+    gears = ("x", "y", "z", "roll", "pitch", "yaw")
+    plane = tuple((axis, REST_STIFFNESS, float(damping_of(REST_STIFFNESS))) for axis in "xy")
+    lines = [
+        f'<position name="spring_{axis}" site="{TOOL_SITE}" refsite="world" kp="{stiffness}" kv="{damping}" '
+        f'gear="{" ".join("1" if axis == each else "0" for each in gears)}"/>'
+        for axis, stiffness, damping in (*plane, *_UPRIGHT)
+    ]
+    return f'<worldbody><site name="world"/></worldbody><actuator>{"".join(lines)}</actuator>'
 
 
 def _energy(spring: FloatArray, stiffness: FloatArray) -> float:
@@ -294,6 +302,6 @@ def action_of(stiffness: FloatArray) -> FloatArray:
     return 2 * np.log(stiffness / low) / math.log(high / low) - 1
 
 
-def damping_of(stiffness: FloatArray) -> FloatArray:
+def damping_of(stiffness: npt.ArrayLike) -> FloatArray:
     """D = 2 z sqrt(K m) [N s/m]."""
-    return 2 * DAMPING_RATIO * np.sqrt(stiffness * MASS)
+    return 2 * DAMPING_RATIO * np.sqrt(np.asarray(stiffness) * MASS)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from robot_rl.data import schema
-from robot_rl.errors import RobotRLError
+from robot_rl.errors import RobotRLError, unknown
 
 FloatArray = npt.NDArray[np.float64]
 Observation = dict[str, npt.NDArray[Any]]
+Config = TypeVar("Config")
 
 
 class SimulationError(RobotRLError):
@@ -64,3 +67,19 @@ def parse_action(action: npt.ArrayLike, size: int = len(schema.ACTION_NAMES)) ->
             f"action {array.tolist()} holds a non-finite number; expected numbers in [-1, 1]"
         )
     return np.clip(array, -1.0, 1.0)
+
+
+def config_of(cls: type[Config], value: Config | Mapping[str, Any], kind: str) -> Config:
+    """The config dataclass `cls` from itself, or from a mapping with some of its fields as a file gives it.
+
+    Raises:
+        ConfigError: an unknown field, called a `kind`.
+    """
+    if isinstance(value, cls):
+        return value
+    assert isinstance(value, Mapping)
+    fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for name in value:
+        if name not in fields:
+            raise unknown(kind, name, fields)
+    return cls(**value)

@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError, unknown
-from sim.arm import Executed
+from sim.arm import ArmConfig, Executed
+from sim.control import ImpedanceConfig
+from sim.randomisation import RandomisationConfig
 from sim.scene import CAMERAS, MAX_PICTURE
-from sim.spec import CommandFilter, Observation, TaskSpec, parse_action
+from sim.spec import CommandFilter, Observation, TaskSpec, config_of, parse_action
 from sim.tasks import TASKS
 from sim.tasks.base import Task
 
@@ -33,6 +35,11 @@ class WidowXConfig:
         max_steps: steps until `truncated`.
         hold_steps: consecutive successful steps until `terminated`.
         reward_weights: term -> weight, replaces the task's weights by name.
+        robot: `widowx_250s` or `widowx_ai`.
+        control_mode: how the motors follow, see `sim.control`.
+        impedance: of the impedance modes; some of its fields, or all.
+        arm_parameters: file written by `robot-rl sysid`; empty for the nominal parameters.
+        randomisation: of signals and looks; some of its fields, or all.
     """
 
     cameras: tuple[str, ...] = (schema.DEFAULT_CAMERA,)
@@ -40,9 +47,21 @@ class WidowXConfig:
     max_steps: int = 0
     hold_steps: int = 1
     reward_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    robot: str = ROBOT
+    control_mode: str = "joint_position"
+    impedance: ImpedanceConfig | Mapping[str, Any] = dataclasses.field(default_factory=ImpedanceConfig)
+    arm_parameters: str = ""
+    randomisation: RandomisationConfig | Mapping[str, Any] = dataclasses.field(
+        default_factory=RandomisationConfig
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cameras", tuple(self.cameras))
+        object.__setattr__(self, "impedance", config_of(ImpedanceConfig, self.impedance, "impedance option"))
+        object.__setattr__(
+            self, "randomisation", config_of(RandomisationConfig, self.randomisation, "randomisation")
+        )
+        self.arm  # noqa: B018 - an unknown robot or control mode is refused here
         for camera in self.cameras:
             if camera not in CAMERAS:
                 raise unknown("camera", camera, CAMERAS)
@@ -53,6 +72,12 @@ class WidowXConfig:
                 f"max_steps={self.max_steps}, hold_steps={self.hold_steps}; "
                 "expected max_steps >= 0, hold_steps >= 1"
             )
+
+    @property
+    def arm(self) -> ArmConfig:
+        """The arm that these options ask for."""
+        assert isinstance(self.impedance, ImpedanceConfig)
+        return ArmConfig(self.robot, self.control_mode, self.impedance, self.arm_parameters)
 
 
 class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
@@ -81,7 +106,7 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
                 raise unknown(f"reward term of {task.name}", term, task.reward_weights)
         self._made_for = task
         self._take_up(task)
-        self.scene = task.make_scene()
+        self.scene = task.make_scene(self.config.arm)
         low, high = (np.array(bound, np.float32) for bound in self.scene.arm.state_bounds)
         picture = (self.config.image_size, self.config.image_size, 3)
         self.observation_space: gymnasium.spaces.Dict = gymnasium.spaces.Dict(  # type: ignore[assignment]
@@ -114,6 +139,8 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
             self.scene.reset()
             self.task.reset(self.scene, self.np_random)
             self.scene.forward()
+            assert isinstance(self.config.randomisation, RandomisationConfig)
+            self.scene.randomise(self.config.randomisation, self.np_random)
         if near_miss:
             self.task.near_miss(self.scene, self.np_random, str(near_miss))
             self.scene.forward()
@@ -131,7 +158,7 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         self.reward_weights = {term: weights.get(term, own) for term, own in task.reward_weights.items()}
         self.task_spec = TaskSpec(
             name=task.name,
-            robot=ROBOT,
+            robot=self.config.robot,
             control_hz=schema.CONTROL_HZ,
             instruction=task.instruction,
             max_steps=self.config.max_steps or task.max_steps,
@@ -171,14 +198,15 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         }
 
     def _observe(self) -> Observation:
-        observation: Observation = {schema.STATE: self.scene.arm.state()}
+        observation: Observation = {schema.STATE: self.scene.arm.observation()}
         for camera in self.config.cameras:
-            observation[schema.image_key(camera)] = self.scene.render(camera, self.config.image_size)
+            observation[schema.image_key(camera)] = self.scene.observe(camera, self.config.image_size)
         return observation
 
     def expert_action(self) -> npt.NDArray[np.float32]:
-        """The scripted expert's action (7,) in [-1, 1] for the present state."""
-        return np.clip(self.task.expert(self.scene), -1.0, 1.0).astype(np.float32)
+        """The scripted expert's action (A,) in [-1, 1] for the present state."""
+        action = np.append(self.task.expert(self.scene), self.scene.arm.servos.stiffness_action)
+        return np.clip(action, -1.0, 1.0).astype(np.float32)
 
     def set_command_filter(self, command_filter: CommandFilter | None) -> None:
         """Put `command_filter` between the controller and the servos; None takes it away."""

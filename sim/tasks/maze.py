@@ -21,10 +21,10 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from robot_rl.errors import unknown
-from sim.arm import Workspace
+from robot_rl.errors import ConfigError, unknown
+from sim.arm import ArmConfig, Workspace
 from sim.kinematics import Pose
-from sim.peg import PEG_LENGTH, PEG_RADIUS, PEG_XML, REACH, PegArm
+from sim.peg import PEG_RADIUS, PEG_XML, REACH, PegArm, springs_xml
 from sim.scene import Scene, marker
 from sim.spec import FloatArray
 from sim.tasks.base import Task
@@ -46,6 +46,8 @@ FORCE_LIMIT = 20.0
 ENERGY_REFERENCE = 0.1
 """Unit of excess energy in the cost [J]."""
 _PRESS, _SLIDE = 0.012, 0.022
+_CLEAR = WALL_HALF + PEG_RADIUS + 0.001
+"""How far past the middle of a wall the peg can move sideways again [m]."""
 _LONG = 2 * HALF_WIDTH
 
 
@@ -131,9 +133,13 @@ class MazeTask(Task):
             + marker("start", "cylinder", f"{GOAL_RADIUS} 0.0005", "0.55 0.55 0.6 1")
         )
 
-    def make_scene(self) -> Scene:
+    def make_scene(self, config: ArmConfig | None = None) -> Scene:
+        if config not in (None, ArmConfig()):
+            raise ConfigError(
+                f"{self.name} takes {config}; expected {ArmConfig()}: its arm is the peg's springs"
+            )
         arm = functools.partial(PegArm, reference=ORIGIN + np.array([0.0, START_Y]))
-        return Scene(self.objects_xml(), self.workspace, PEG_XML, arm)
+        return Scene(self.objects_xml(), self.workspace, PEG_XML, springs_xml(), arm)
 
     def reset(self, scene: Scene, rng: np.random.Generator) -> None:
         origin = ORIGIN + rng.uniform(-SPREAD_ORIGIN, SPREAD_ORIGIN, 2)
@@ -184,26 +190,19 @@ class MazeTask(Task):
         }
 
     def expert(self, scene: Scene) -> FloatArray:
-        """Slides along the wall between it and the next corridor, lightly pressed, until it gives way.
-
-        It looks at what a policy sees (the peg's place in the drawing, the goal's side, the spring),
-        and at the truth only for which way the gap lies when it has slid past.
-        """
-        arm, here = peg_arm(scene), layout(scene)
-        tip = arm.tip[:2]
+        """Slides towards the gap, lightly pressed against the wall that it is in, until the wall gives way."""
+        here, tip = layout(scene), peg_arm(scene).tip[:2]
         if self.success(scene):
-            return np.array([0.0, 0.0, 0.0, 0.0])
-        corridor = here.corridor(tip)
-        last = 0 if self.back else 2
-        if corridor == last:
-            offset = (here.start if self.back else here.goal) - tip
-            length = float(np.linalg.norm(offset))
-            push = offset * min(1.0, _SLIDE / length) if length else offset
-        else:
-            gap = here.gaps[corridor - 1 if self.back else corridor]
-            forward = -1.0 if self.back else 1.0
-            aside = gap[1] - tip[1]
+            return np.zeros(4)
+        forward = -1.0 if self.back else 1.0
+        end, ahead = (here.start, here.gaps[::-1]) if self.back else (here.goal, here.gaps)
+        left = [gap for gap in ahead if forward * (gap[0] + forward * _CLEAR - tip[0]) > 0]
+        if left:
+            aside = left[0][1] - tip[1]
             push = np.array([forward * _PRESS, np.clip(aside, -_SLIDE, _SLIDE)])
+        else:
+            push = end - tip
+            push *= min(1.0, _SLIDE / float(np.linalg.norm(push)))
         return np.array([*(push / REACH), 0.0, 0.0])
 
     def near_miss(self, scene: Scene, rng: np.random.Generator, kind: str) -> None:
@@ -247,5 +246,3 @@ def peg_arm(scene: Scene) -> PegArm:
     """The arm of a maze's scene."""
     assert isinstance(scene.arm, PegArm)
     return scene.arm
-
-
