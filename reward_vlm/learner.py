@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ class RewardConfig:
     hard_fraction: float = 0.5
     hard_window: int = 4
     counterfactual_fraction: float = 0.25
-    augmentation: AugmentationConfig = AugmentationConfig(3, 0.2, 0.2, 0.05)
+    augmentation: AugmentationConfig = field(default_factory=lambda: AugmentationConfig(3, 0.2, 0.2, 0.05))
     validation_fraction: float = 0.25
     target_fpr: float = 0.01
     target_episode_false_success: float = 0.03

@@ -50,7 +50,7 @@ class WorldModelLearnerConfig:
     relative_floor: float = 0.0
     """If above 0, windows are weighted by 1 / (mean squared change of their picture + this, of pixels in
     [-1, 1]): equal shares of an error count alike, as they do in dB. Else a still window counts little."""
-    augmentation: AugmentationConfig = AugmentationConfig()
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     """Of whole windows, the next frame with them. For few scenes: it takes the fixed camera away."""
     own_context: float = 0.75
     """Probability that a window goes on from the model's own prediction instead of from real frames; it
