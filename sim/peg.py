@@ -26,7 +26,7 @@ PEG_RADIUS, PEG_LENGTH = 0.005, 0.055
 """The peg reaches `PEG_LENGTH` below the tool [m]; its lower end is a half sphere."""
 # In the frame of the gripper, whose x points down when the tool does. The clamp is rigid: the peg cannot slip.
 PEG_XML = (
-    '<body name="peg" pos="0.0935 0 0"><geom name="peg" type="capsule" '
+    '<body name="peg" pos="0.0935 0 0"><site name="grip"/><geom name="peg" type="capsule" '
     f'fromto="0.01 0 0 {PEG_LENGTH - PEG_RADIUS} 0 0" size="{PEG_RADIUS}" mass="0.02" rgba="0.85 0.1 0.1 1" '
     'friction="0.3 0.005 0.0001" solref="0.005 1" priority="2" condim="3" contype="2" conaffinity="1"/></body>'
 )
@@ -276,14 +276,18 @@ class PegArm(WidowXArm):
 
 def springs_xml() -> str:
     """The springs as MuJoCo actuators between the tool and a site of the world: inside `mujoco`."""
-    gears = ("x", "y", "z", "roll", "pitch", "yaw")
+    gears = ("x", "y", "z", "yaw", "pitch", "roll")
+    # Angles are those of the gripper's own frame, whose x points down: MuJoCo takes them wrongly between
+    # sites that are turned against their bodies.
+    sites = (f'site="{TOOL_SITE}" refsite="world"', 'site="grip" refsite="downwards"')
     plane = tuple((axis, REST_STIFFNESS, float(damping_of(REST_STIFFNESS))) for axis in "xy")
     lines = [
-        f'<position name="spring_{axis}" site="{TOOL_SITE}" refsite="world" kp="{stiffness}" kv="{damping}" '
+        f'<position name="spring_{axis}" {sites[len(axis) > 1]} kp="{stiffness}" kv="{damping}" '
         f'gear="{" ".join("1" if axis == each else "0" for each in gears)}"/>'
         for axis, stiffness, damping in (*plane, *_UPRIGHT)
     ]
-    return f'<worldbody><site name="world"/></worldbody><actuator>{"".join(lines)}</actuator>'
+    world = '<site name="world"/><site name="downwards" quat="0.70710678118654752 0 0.70710678118654752 0"/>'
+    return f"<worldbody>{world}</worldbody><actuator>{''.join(lines)}</actuator>"
 
 
 def _energy(spring: FloatArray, stiffness: FloatArray) -> float:

@@ -108,7 +108,7 @@ class MazeTask(Task):
         "bring the peg to the green end of the channel",
     )
     near_misses = ("last_corner", "dead_end", "behind_the_wall")
-    demo_noise = 0.6
+    demo_noise = 0.8
     max_steps = 60
     workspace = Workspace(
         low=(0.19, -0.12, TOOL_HEIGHT),
