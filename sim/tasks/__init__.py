@@ -1,7 +1,9 @@
 """The WidowX tasks by short name."""
 
 from sim.tasks.base import Task
+from sim.tasks.bin import FINE_TUNING_TASKS, PRIOR_TASKS
 from sim.tasks.button import ButtonPressTask
+from sim.tasks.candy import CandySpreadTask, CandySweepTask
 from sim.tasks.drawer import DrawerCloseTask, DrawerOpenTask
 from sim.tasks.lift import LiftTask
 from sim.tasks.maze import MazeBackTask, MazeTask
@@ -13,6 +15,8 @@ from sim.tasks.reach import ReachTask
 
 TASKS: dict[str, type[Task]] = {
     "button_press": ButtonPressTask,
+    "candy_spread": CandySpreadTask,
+    "candy_sweep": CandySweepTask,
     "drawer_close": DrawerCloseTask,
     "drawer_open": DrawerOpenTask,
     "lift": LiftTask,
@@ -25,6 +29,8 @@ TASKS: dict[str, type[Task]] = {
     "pot_to_table": PotToTableTask,
     "push": PushTask,
     "reach": ReachTask,
+    **FINE_TUNING_TASKS,
+    **PRIOR_TASKS,
 }
 
 __all__ = ["TASKS", "MazeBackTask", "MazeTask", "PickPlaceTask", "PushTask", "ReachTask", "Task"]

@@ -32,7 +32,11 @@ class Task(ABC):
     """Kinds of states that look like success and are not."""
     demo_noise: ClassVar[float] = 0.3
     """Standard deviation of the noise on the expert's actions at which it succeeds now and then."""
+    held: ClassVar[str] = ""
+    """MJCF of what the gripper holds all the time, in the frame of `gripper_link`."""
     max_steps: ClassVar[int]
+    port: ClassVar[str] = "joints"
+    """See `TaskSpec.port`."""
     workspace: ClassVar[Workspace]
     reward_weights: ClassVar[Mapping[str, float]]
     """Weight of each term of `reward_terms`; the reward is their weighted sum."""
@@ -50,7 +54,7 @@ class Task(ABC):
         """The compiled scene with the arm that `config` names, before any episode."""
         config = config or ArmConfig()
         arm = functools.partial(WidowXArm, config=config)
-        return Scene(self.objects_xml(), self.workspace, arm=arm, robot=arm_model(config.robot))
+        return Scene(self.objects_xml(), self.workspace, self.held, arm=arm, robot=arm_model(config.robot))
 
     @abstractmethod
     def reset(self, scene: Scene, rng: np.random.Generator) -> None:

@@ -20,6 +20,7 @@ PAD_INSET = 0.014
 """Finger travel at which the pad's inner face would be in the middle [m]; see `wx250s.xml`."""
 
 _ALIGNED = 0.010  # sideways error that the open fingers forgive [m]
+_FUNNEL = 0.4  # more of it for each metre that is still to go down
 _TURNED = 0.15  # the same for their turn [rad]
 _ABOVE = 0.045  # from where the tool descends on a handle [m]
 _SPEED = 0.7
@@ -89,7 +90,7 @@ def carry(
     if not is_held(scene, body, grip):
         return _take(scene, grip.tool(origin, yaw), grip.turn(yaw))
     way = goal - origin
-    if math.hypot(way[0], way[1]) < tolerance:
+    if math.hypot(way[0], way[1]) < tolerance + _FUNNEL * max(-way[2], 0.0):
         opening = 1.0 if release and way[2] > -0.006 else 0.0
         return action_towards(scene, tool + way, opening, _SPEED)
     if origin[2] < travel - 0.02:
@@ -102,8 +103,9 @@ def _take(scene: Scene, handle: FloatArray, turn: float) -> FloatArray:
     pose = scene.arm.pose
     tool, yaw = pose.position, float(rpy_from_matrix(pose.rotation)[2])
     above = handle[2] + _ABOVE
-    if math.dist(handle[:2], tool[:2]) < _ALIGNED and abs(turn - yaw) < _TURNED:
-        opening = 0.0 if tool[2] < handle[2] + 0.008 else 1.0
+    forgiven = _ALIGNED + _FUNNEL * max(tool[2] - handle[2], 0.0)
+    if math.dist(handle[:2], tool[:2]) < forgiven and abs(turn - yaw) < 2 * _TURNED:
+        opening = 0.0 if tool[2] < handle[2] + 0.008 and abs(turn - yaw) < _TURNED else 1.0
         return action_towards(scene, handle, opening, _SPEED, turn)
     if tool[2] < above - 0.02:  # rise first: the fingers must not sweep it away
         return action_towards(scene, np.array([tool[0], tool[1], above]), 1.0, _SPEED, yaw)

@@ -115,7 +115,7 @@ class DrawerTask(Task):
         if around_it and scene.arm.state()[6] < _GRIPPED:
             pull = np.array([0.0, opening(scene) - self._goal(), 0.0])
             return action_towards(scene, target + pull, 0.0, _SPEED, TOOL_YAW)
-        if error < 0.010:
+        if error < 0.010 + 0.3 * max(tool[2] - _TOOL_HEIGHT, 0.0):
             closing = 0.0 if tool[2] < _TOOL_HEIGHT + 0.008 else 1.0
             return action_towards(scene, target, closing, _SPEED, TOOL_YAW)
         if tool[2] < _ABOVE - 0.02:  # rise first: the fingers must not push the drawer

@@ -29,7 +29,8 @@ def geom(
         density = 0.0
     return (
         f'<geom type="{kind}" size="{numbers(size)}" pos="{numbers(position)}" euler="0 0 {yaw:.6g}" '
-        f'rgba="{rgba}" friction="{FRICTION}" density="{density}" contype="{contype}" conaffinity="{conaffinity}"/>'
+        f'rgba="{rgba}" friction="{FRICTION}" density="{density}" '
+        f'contype="{contype}" conaffinity="{conaffinity}"/>'
     )
 
 
