@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,18 +42,12 @@ class Decision(NamedTuple):
     """One of `schema.FILTER_REASONS`; "" if the request is executed unchanged."""
     latched: bool
     """Stopped by a fault; only `CommandGuard.reset` resumes."""
+    energy: float | None = None
+    """In the passivity filter's tank after the step [J]; None without a filter."""
+    scale: float = 1.0
+    """Share in [0, 1] of the way that the passivity filter let through."""
 
     @property
     def reason_index(self) -> int:
         """Index of `reason` in `schema.FILTER_REASONS`, as episodes store it."""
         return REASON_INDEX[self.reason]
-
-
-class EnergyFilter(Protocol):
-    """The last check: a passivity filter that may shorten the way to a setpoint."""
-
-    def reset(self, measured: Floats, setpoint: Floats) -> None:
-        """Start from `setpoint` (J,) applied at `measured` (J,)."""
-
-    def step(self, measured: Floats, setpoint: Floats) -> Floats:
-        """The setpoint (J,) to execute: on the segment from the last executed one to `setpoint`."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from robot_rl.data.schema import SETPOINT_HZ
 from robot_rl.errors import ConfigError
+from robot_rl.safety.passivity_config import PassivityConfig
 
 PER_JOINT = ("lower", "upper", "margin", "max_velocity", "max_acceleration", "leash")
 
@@ -25,7 +27,11 @@ class GuardConfig:
         leash: largest distance (J,) between setpoint and measured position [rad or m].
         max_command_age_s, max_state_age_s: older than this is stale [s]. Together with one period they
             bound the time to a stop.
+        frozen_travel: a measured state that repeats to the last bit for `max_state_age_s` after a setpoint
+            moved by more than this [rad or m] is not being measured.
         period_s: time between two steps [s].
+        stiffness, damping: of the servos (J,) [Nm/rad or N/m], [Nm s/rad or N s/m]; needed for `passivity`.
+        passivity: the energy budget; None: no passivity filter.
 
     Raises:
         ConfigError: a length differs, a number is not finite or not positive, or no motion would be feasible.
@@ -40,7 +46,11 @@ class GuardConfig:
     leash: tuple[float, ...]
     max_command_age_s: float = 0.08
     max_state_age_s: float = 0.08
+    frozen_travel: float = 0.02
     period_s: float = 1.0 / SETPOINT_HZ
+    stiffness: tuple[float, ...] = ()
+    damping: tuple[float, ...] = ()
+    passivity: PassivityConfig | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(str(name) for name in self.names))
@@ -54,9 +64,9 @@ class GuardConfig:
         for field in ("max_velocity", "max_acceleration", "leash"):
             if min(getattr(self, field)) <= 0:
                 raise ConfigError(f"guard {field} is {getattr(self, field)}: expected numbers above 0")
-        for field in ("max_command_age_s", "max_state_age_s", "period_s"):
+        for field in ("max_command_age_s", "max_state_age_s", "frozen_travel", "period_s"):
             if not 0 < getattr(self, field) < math.inf:
-                raise ConfigError(f"guard {field} is {getattr(self, field)}: expected seconds above 0")
+                raise ConfigError(f"guard {field} is {getattr(self, field)}: expected a number above 0")
         for name, low, high, margin in zip(self.names, self.lower, self.upper, self.margin, strict=True):
             if margin < 0 or high - low - 2 * margin <= 0:
                 raise ConfigError(
@@ -68,6 +78,41 @@ class GuardConfig:
                 raise ConfigError(
                     f"guard {field} is {getattr(self, field)}: shorter than one period of {self.period_s} s, "
                     "so everything would be stale"
+                )
+
+        self._check_passivity()
+
+    def _check_passivity(self) -> None:
+        if isinstance(self.passivity, Mapping):  # as read from a bundle
+            object.__setattr__(self, "passivity", PassivityConfig(**self.passivity))
+        for field in ("stiffness", "damping"):
+            values = tuple(float(value) for value in getattr(self, field))
+            object.__setattr__(self, field, values)
+            if (values or self.passivity is not None) and (
+                len(values) != len(self.names) or not all(0 < value < math.inf for value in values)
+            ):
+                raise ConfigError(f"guard {field} is {values}: expected {len(self.names)} numbers above 0")
+        if self.passivity is None:
+            return
+        if abs(self.passivity.period_s - self.period_s) > 1e-9:
+            raise ConfigError(
+                f"guard period_s is {self.period_s}, passivity period_s {self.passivity.period_s}: "
+                "expected the same"
+            )
+        most = self.passivity.per_joint("max_stiffness", len(self.names))
+        for name, stiffness, limit in zip(self.names, self.stiffness, most, strict=True):
+            if stiffness > limit:
+                raise ConfigError(
+                    f"guard joint {name}: stiffness {stiffness}; expected at most max_stiffness {limit}"
+                )
+        for i, (name, stiffness, damping) in enumerate(
+            zip(self.names, self.stiffness, self.damping, strict=True)
+        ):
+            needed = stiffness * self.passivity.leak_time(i, len(self.names))
+            if damping < needed:
+                raise ConfigError(
+                    f"guard joint {name}: stiffness {stiffness} held for {self.passivity.servo_period_s} s "
+                    f"needs damping of {needed:.4g}; the servo has {damping}"
                 )
 
     @classmethod
@@ -91,6 +136,9 @@ class GuardConfig:
             "max_acceleration": (*(100.0,) * 6, 10.0),
             # The finger's leash is longer than its travel: a grasp is a setpoint inside the object.
             "leash": (*(0.3,) * 6, 0.03),
+            # The servos as simulated (`sim/assets/wx250s.xml`); identify those of an arm before use.
+            "stiffness": (200.0, 300.0, 200.0, 40.0, 50.0, 20.0, 1500.0),
+            "damping": (12.0, 18.0, 10.0, 1.6, 2.0, 0.8, 40.0),
         }  # fmt: skip
         return cls(**(values | changes))
 

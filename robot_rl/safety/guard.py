@@ -3,7 +3,7 @@
 Plain floats, no torch and no ROS: the simulator, the replayer and the robot call the same object. The
 order of the checks is that of trusted systems (libfranka, MoveIt Servo): shape and finiteness ->
 sequence, stamp and age -> age of the measured state -> latch and activity -> position margin ->
-velocity and acceleration -> leash -> energy filter. It is not a safety-rated function.
+velocity and acceleration -> leash -> passivity filter. It is not a safety-rated function.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from robot_rl.errors import DataError
-from robot_rl.safety.command import REASON_INDEX, Command, Decision, EnergyFilter, JointState
+from robot_rl.safety.command import REASON_INDEX, Command, Decision, JointState
 from robot_rl.safety.config import GuardConfig
+from robot_rl.safety.passivity import PassivityFilter
 
 CUTS = ("position_limit", "velocity_limit", "acceleration_limit", "leash")
 
@@ -52,9 +53,11 @@ class CommandGuard:
 
     Promised for any input whatever, between `reset` and the next one:
 
-    - every executed setpoint lies inside [lower, upper], and does not leave [lower + margin, upper - margin];
+    - every executed setpoint lies inside [lower, upper], and does not leave [lower + margin, upper - margin]
+      unless the filter's leash draws it towards a pose measured outside;
     - from one step to the next it moves by at most `max_velocity` h and its velocity changes by at most
-      `max_acceleration` h; only a stop and the leash move it faster, and then towards the measured pose;
+      `max_acceleration` h; only a stop and a leash move it faster, and then towards the measured pose, and
+      only the passivity filter brakes it harder;
     - it stays within `leash` of a measured pose that is itself inside the margins;
     - `step` never raises; after a fault it holds the pose measured when the fault came (never
       torque-off: the arm would fall) until `reset` is called.
@@ -62,9 +65,10 @@ class CommandGuard:
     A stream of requests that meets all of this is executed unchanged, bit for bit.
     """
 
-    def __init__(self, config: GuardConfig, energy: EnergyFilter | None = None) -> None:
+    def __init__(self, config: GuardConfig) -> None:
         self.config = config
-        self.energy = energy
+        self.passivity = PassivityFilter(config.passivity) if config.passivity is not None else None
+        self._gains = [list(config.stiffness), list(config.damping)]
         self._joints = len(config.names)
         self._hard = list(zip(config.lower, config.upper, strict=True))
         self._limits = list(
@@ -82,10 +86,16 @@ class CommandGuard:
         self._velocity = [0.0] * self._joints
         self._target: list[float] = []
         self._measured: list[float] = []
+        self._measured_at = self._filtered_at = -math.inf
+        self._frozen_at = math.inf
+        """Since when the setpoint has moved away while the measured pose repeats."""
+        self._seen_setpoint: list[float] = []
+        """The setpoint when the measured pose last changed."""
         self._last: Command | None = None
         self._last_step = -math.inf
         self._fault = ""
         self._holding = True
+        self._scale = 1.0
 
     @property
     def fault(self) -> str:
@@ -108,9 +118,10 @@ class CommandGuard:
         self._fault = ""
         self._last = None
         self._last_step = -math.inf
+        self._measured_at = self._filtered_at = now
+        if self.passivity is not None:
+            self.passivity.reset(numbers, self._nearest(numbers), *self._gains)
         self._hold()
-        if self.energy is not None:
-            self.energy.reset(np.array(numbers), np.array(self._setpoint))
 
     def estop(self) -> None:
         """Stop at the next step, whatever else is wrong, and stay stopped until `reset`."""
@@ -182,12 +193,20 @@ class CommandGuard:
             measured, wrong = _numbers(state.position, self._joints)
             if wrong:
                 return wrong
-            age = now - float(state.stamp)
+            stamp = float(state.stamp)
         except (AttributeError, TypeError, ValueError, OverflowError):
             return "wrong_shape"
-        if not -self.config.period_s <= age <= self.config.max_state_age_s:
+        if not -self.config.period_s <= now - stamp <= self.config.max_state_age_s:
             return "stale_state"
-        self._measured = measured
+        self._measured_at = stamp
+        if measured != self._measured:
+            self._measured, self._seen_setpoint, self._frozen_at = measured, self._setpoint, math.inf
+        else:
+            pairs = zip(self._setpoint, self._seen_setpoint, strict=True)
+            moving = max(abs(u - v) for u, v in pairs) > self.config.frozen_travel
+            self._frozen_at = min(self._frozen_at, now) if moving else math.inf
+            if now - self._frozen_at > self.config.max_state_age_s - self.config.period_s:
+                return "stale_state"
         return ""
 
     def _stop(self, reason: str) -> None:
@@ -198,15 +217,22 @@ class CommandGuard:
 
     def _hold(self) -> None:
         """Take the measured pose as the setpoint, at rest."""
-        self._setpoint = [
-            min(max(q, low), high) for q, (low, high) in zip(self._measured, self._hard, strict=True)
-        ]
+        self._setpoint = self._nearest(self._measured)
+        if self.passivity is not None:
+            self.passivity.hold(self._measured, self._setpoint)
         self._velocity = [0.0] * self._joints
-        self._target = self._setpoint
+        self._target = self._seen_setpoint = self._setpoint
+        self._frozen_at = math.inf
         self._holding = True
+        self._scale = 0.0
+
+    def _nearest(self, pose: list[float]) -> list[float]:
+        """`pose` within the position limits."""
+        return [min(max(x, low), high) for x, (low, high) in zip(pose, self._hard, strict=True)]
 
     def _decide(self, reason: str) -> Decision:
-        return Decision(np.array(self._setpoint), reason, self._fault != "")
+        energy = None if self.passivity is None else self.passivity.tank.level
+        return Decision(np.array(self._setpoint), reason, self._fault != "", energy, self._scale)
 
     def _move(self, values: list[float]) -> str:
         """Advance the setpoint towards `values`; returns the first limit that cut the way short."""
@@ -246,11 +272,16 @@ class CommandGuard:
             velocity.append(min(max((new - u) / h, down), up))
             targets.append(target)
         reason = next((name for name in CUTS if name in cut), "")
-        if self.energy is not None:
-            allowed = self.energy.step(np.array(self._measured), np.array(setpoint)).tolist()
+        if self.passivity is not None:
+            # Between the measurements, not between the steps: what moved is credited for its own time.
+            elapsed, self._filtered_at = self._measured_at - self._filtered_at, self._measured_at
+            self._scale, _, why = self.passivity.advance(self._measured, setpoint, *self._gains, elapsed)
+            allowed = self._nearest(self.passivity.setpoint)
+            if allowed != self.passivity.setpoint:
+                self.passivity.hold(self._measured, allowed)
             if allowed != setpoint:
                 velocity = [(new - u) / h for new, u in zip(allowed, self._setpoint, strict=True)]
-                setpoint, reason = allowed, reason or "energy"
+                setpoint, reason = allowed, why or reason
         self._setpoint, self._velocity, self._target = setpoint, velocity, targets
         return reason
 

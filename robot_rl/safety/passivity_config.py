@@ -17,7 +17,7 @@ PER_JOINT = ("leash", "torque_limit", "max_speed", "max_stiffness", "max_damping
 
 @dataclass(frozen=True)
 class PassivityConfig:
-    """Budget and servo of a `PassivityFilter`. A per-joint figure is one number, (J,) numbers, or None: no limit.
+    """Budget and servo of a `PassivityFilter`. Per joint: a number, (J,) numbers, or None for no limit.
 
     Units are those of a hinge; of a slide read m for rad and N for Nm.
 
@@ -39,7 +39,7 @@ class PassivityConfig:
             is limited, because a saturated servo damps less than its damping says.
         max_stiffness, max_damping: most that the servo can be set to [Nm/rad], [Nm s/rad].
         contact_energy_j: cap on kinetic + spring + available energy [J].
-        inertia: a diagonal matrix that bounds the joint-space inertia from above [kg m^2]; needed for the cap.
+        inertia: diagonal of a matrix that bounds the joint-space inertia from above [kg m^2]; for the cap.
 
     Raises:
         ConfigError: a figure is out of range, or two of them cannot hold together.
@@ -126,9 +126,27 @@ class PassivityConfig:
             needed = stiffness * self.leak_time(joint, joints)
             if stiffness < math.inf and needed > damping:
                 raise ConfigError(
-                    f"passivity joint {joint}: max_stiffness {stiffness} sampled every {self.servo_period_s} s "
+                    f"passivity joint {joint}: max_stiffness {stiffness} held for {self.servo_period_s} s "
                     f"needs damping of {needed:.4g}; expected at most max_damping {damping} Nm s/rad"
                 )
+
+    @classmethod
+    def widowx_250s(cls, **changes: Any) -> PassivityConfig:
+        """The WidowX 250 S as simulated: six hinges and one finger, servos at 2 ms. `changes` replace fields.
+
+        By default energy-bounded with a budget that leaves the tasks their success (docs/safety.md).
+        """
+        values: dict[str, Any] = {
+            "mode": "energy_bounded",
+            "tank_max_j": 4.0,
+            "power_w": 2.0,
+            # Efforts less the most that gravity takes of them.
+            "torque_limit": (10.0, 16.0, 13.5, 1.8, 4.8, 0.98, 9.8),
+            "max_speed": (*(2 * math.pi,) * 6, 0.5),
+            "max_stiffness": (200.0, 300.0, 200.0, 40.0, 50.0, 20.0, 1500.0),
+            "max_damping": (12.0, 18.0, 10.0, 1.6, 2.0, 0.8, 40.0),
+        }
+        return cls(**(values | changes))
 
     def leak_time(self, joint: int, joints: int) -> float:
         """Least damping / stiffness at which a sampled spring does not leak [s].

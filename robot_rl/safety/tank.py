@@ -14,8 +14,17 @@ class EnergyTank:
     """
 
     __slots__ = (
-        "drawn", "level", "maximum", "metered", "minimum", "refilled", "returned", "rounding", "spilled", "start",
-    )  # fmt: skip
+        "drawn",
+        "level",
+        "maximum",
+        "metered",
+        "minimum",
+        "refilled",
+        "returned",
+        "rounding",
+        "spilled",
+        "start",
+    )
 
     def __init__(self, minimum: float, maximum: float, start: float) -> None:
         self.minimum, self.maximum = minimum, maximum
