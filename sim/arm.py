@@ -250,6 +250,12 @@ class WidowXArm:
         self.data.qpos[self._right_finger] = -self._setpoint[6]
         self.servos.place(self._setpoint)
 
+    def begin(self) -> None:
+        """An episode begins, with the arm as it is."""
+        reset = getattr(self.command_filter, "reset", None)
+        if reset is not None:
+            reset()
+
     def apply(self, action: npt.NDArray[np.float32]) -> Executed:
         """Execute one action in [-1, 1] for 1 / `schema.CONTROL_HZ` seconds of physics.
 

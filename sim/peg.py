@@ -24,11 +24,12 @@ from sim.spec import FloatArray
 
 PEG_RADIUS, PEG_LENGTH = 0.005, 0.055
 """The peg reaches `PEG_LENGTH` below the tool [m]; its lower end is a half sphere."""
-# In the frame of the gripper, whose x points down when the tool does. The clamp is rigid: the peg cannot slip.
+# In the frame of the gripper, whose x points down when the tool does. The peg cannot slip.
 PEG_XML = (
     '<body name="peg" pos="0.0935 0 0"><site name="grip"/><geom name="peg" type="capsule" '
-    f'fromto="0.01 0 0 {PEG_LENGTH - PEG_RADIUS} 0 0" size="{PEG_RADIUS}" mass="0.02" rgba="0.85 0.1 0.1 1" '
-    'friction="0.3 0.005 0.0001" solref="0.005 1" priority="2" condim="3" contype="2" conaffinity="1"/></body>'
+    f'fromto="0.01 0 0 {PEG_LENGTH - PEG_RADIUS} 0 0" size="{PEG_RADIUS}" mass="0.02" '
+    'rgba="0.85 0.1 0.1 1" friction="0.3 0.005 0.0001" solref="0.005 1" priority="2" condim="3" contype="2" '
+    'conaffinity="1"/></body>'
 )
 
 REACH = 0.03
@@ -64,6 +65,10 @@ class SpringDecision(Protocol):
 
 class SpringFilter(Protocol):
     """Judges setpoint, stiffness and damping of the springs; `robot_rl.safety.PassivityFilter` is one."""
+
+    @property
+    def tank(self) -> Any:
+        """With its `level` [J]."""
 
     def reset(self, q: Any, setpoint: Any, stiffness: Any, damping: Any) -> Any:
         """Start with springs (2,) as they are, at the measured position `q` (2,) [m]."""
@@ -128,7 +133,8 @@ class PegArm(WidowXArm):
         self.reference = reference
         self.hint = 0.0
         """What the task tells of its goal; part of the state."""
-        self.spring_filter: SpringFilter | None = None
+        self.command_filter: Any = None
+        """A `SpringFilter`, or None."""
         self.ledger = EnergyLedger()
         self._low, self._high = np.array(workspace.low), np.array(workspace.high)
         self._springs = np.array([model.actuator(f"spring_{axis}").id for axis in "xyz"])
@@ -147,13 +153,19 @@ class PegArm(WidowXArm):
         self.stiffness: FloatArray = np.full(2, REST_STIFFNESS)
         self.damping: FloatArray = damping_of(self.stiffness)
         self.force: FloatArray = np.zeros(3)
-        self.peak_force = 0.0
-        self.scale, self.tank = 1.0, FULL_TANK
-        self.step_energy = self.excess_energy = 0.0
-        self.ledger.reset()
         self._power = 0.0
         self._tune()
-        self._fresh = True
+        self.begin()
+
+    def begin(self) -> None:
+        """An episode begins, with the springs as they are: a full tank, and new accounts."""
+        self.peak_force = self.step_energy = self.excess_energy = 0.0
+        self.ledger.reset()
+        self.scale, self.tank = 1.0, FULL_TANK
+        if self.command_filter is not None:
+            self._refresh()
+            self.command_filter.reset(self.position, self._target[:2], self.stiffness, self.damping)
+            self.tank = float(self.command_filter.tank.level)
 
     def imperfect(self, imperfections: Imperfections | None) -> None:
         """Refused, but for None: what the springs feel and do is neither late nor noisy."""
@@ -194,6 +206,9 @@ class PegArm(WidowXArm):
         ]  # fmt: skip
         return np.clip(values, *self.state_bounds).astype(np.float32)
 
+    def observation(self) -> npt.NDArray[np.float32]:
+        return self.state()
+
     # ---- what is commanded
 
     def place(self, pose: Pose, gripper: float) -> None:
@@ -221,22 +236,20 @@ class PegArm(WidowXArm):
         if not reason:
             return Executed(action, 0)
         executed = [*(self._target[:2] - origin) / REACH, *action_of(self.stiffness)]
-        return Executed(np.clip(executed, -1, 1).astype(np.float32), schema.FILTER_REASONS.index(reason))
+        index = schema.FILTER_REASONS.index(reason if reason in schema.FILTER_REASONS else "energy")
+        return Executed(np.clip(executed, -1, 1).astype(np.float32), index)
 
     def _command(self, setpoint: FloatArray, stiffness: FloatArray) -> str:
         """Put new springs in through the filter; returns its reason."""
         position, damping, reason = self.position, damping_of(stiffness), ""
         before = _energy(self._target[:2] - position, self.stiffness)
         requested = _energy(setpoint - position, stiffness) - before
-        if self.spring_filter is not None:
-            if self._fresh:
-                self.spring_filter.reset(position, self._target[:2], self.stiffness, self.damping)
-            decision = self.spring_filter.step(
+        if self.command_filter is not None:
+            decision = self.command_filter.step(
                 q=position, setpoint=setpoint, stiffness=stiffness, damping=damping
             )
             setpoint, stiffness, damping = decision.setpoint, decision.stiffness, decision.damping
             self.scale, self.tank, reason = float(decision.scale), float(decision.tank), decision.reason
-        self._fresh = False
         self._target[:2] = setpoint
         self.stiffness, self.damping = np.array(stiffness), np.array(damping)
         self.data.ctrl[self._springs[:2]] = self._target[:2]
@@ -259,7 +272,7 @@ class PegArm(WidowXArm):
         self.model.actuator_biasprm[springs, 2] = -self.damping
 
     def _advance(self) -> None:
-        """Let physics pass until the next look at force and velocity (the dissipation by the trapezium rule)."""
+        """Let physics pass until the next look at force and velocity; dissipation by the trapezium rule."""
         before = self._power
         mujoco.mj_step(self.model, self.data, nstep=self._physics_steps)
         self._refresh()

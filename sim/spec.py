@@ -32,6 +32,8 @@ class TaskSpec:
     control_hz: float
     instruction: str
     max_steps: int
+    port: str = "joints"
+    """What a command filter judges: `joints` (a `CommandFilter`), or `springs` (a `sim.peg.SpringFilter`)."""
 
 
 class CommandFilter(Protocol):

@@ -145,9 +145,7 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
             self.task.near_miss(self.scene, self.np_random, str(near_miss))
             self.scene.forward()
         self.scene.data.time = 0.0
-        reset_filter = getattr(self.scene.arm.command_filter, "reset", None)
-        if reset_filter is not None:
-            reset_filter()
+        self.scene.arm.begin()
         info = {"instruction": self.task_spec.instruction, "success": self.task.success(self.scene)}
         return self._observe(), info
 
@@ -162,6 +160,7 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
             control_hz=schema.CONTROL_HZ,
             instruction=task.instruction,
             max_steps=self.config.max_steps or task.max_steps,
+            port=task.port,
         )
 
     def _sibling(self, name: str) -> Task:

@@ -15,6 +15,7 @@ either side: whoever only follows the drawing gets stuck, and has to feel the wa
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
@@ -69,7 +70,7 @@ class Layout(NamedTuple):
         if back:
             points = [*reversed(self.gaps[:corridor]), self.start]
         legs = [tip[:2], *points]
-        return sum(math.dist(a, b) for a, b in zip(legs, legs[1:], strict=False))
+        return sum(math.dist(a, b) for a, b in itertools.pairwise(legs))
 
 
 def _walls_xml() -> str:
@@ -110,6 +111,7 @@ class MazeTask(Task):
     near_misses = ("last_corner", "dead_end", "behind_the_wall")
     demo_noise = 0.8
     max_steps = 60
+    port = "springs"
     workspace = Workspace(
         low=(0.19, -0.12, TOOL_HEIGHT),
         high=(0.38, 0.12, TOOL_HEIGHT),
@@ -150,8 +152,8 @@ class MazeTask(Task):
             for side in ("left", "right"):
                 scene.move_marker(f"wall_{wall}_{side}", (*gap, 0))
         side = rng.choice((-1.0, 1.0))
-        scene.move_marker("goal", (*(origin + (2 * PITCH, side * GOAL_Y)), 0.0005))
-        start = origin + (0.0, START_Y + rng.uniform(-SPREAD_START, SPREAD_START))
+        scene.move_marker("goal", (origin[0] + 2 * PITCH, origin[1] + side * GOAL_Y, 0.0005))
+        start = origin + np.array([0.0, START_Y + rng.uniform(-SPREAD_START, SPREAD_START)])
         scene.move_marker("start", (*start, 0.0005))
         scene.forward()
         peg_arm(scene).hint = side
@@ -176,8 +178,11 @@ class MazeTask(Task):
         }
 
     def measurements(self, scene: Scene) -> dict[str, float]:
-        """Energies [J] of the step and of the episode so far, the peak contact force [N], and the cost: energy
-        asked for beyond what a filter let through, in units of `ENERGY_REFERENCE`, plus 1 above `FORCE_LIMIT`."""
+        """Energies [J] of the step and of the episode so far, the peak contact force [N], and the cost.
+
+        cost = (energy asked for beyond what a filter let through) / `ENERGY_REFERENCE`
+               + 1 if the contact force exceeded `FORCE_LIMIT`
+        """
         arm = peg_arm(scene)
         breach = float(arm.peak_force > FORCE_LIMIT)
         return {
@@ -190,7 +195,7 @@ class MazeTask(Task):
         }
 
     def expert(self, scene: Scene) -> FloatArray:
-        """Slides towards the gap, lightly pressed against the wall that it is in, until the wall gives way."""
+        """Slides towards the gap, lightly pressed against its wall, until the wall gives way."""
         here, tip = layout(scene), peg_arm(scene).tip[:2]
         if self.success(scene):
             return np.zeros(4)
