@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing as mp
-import os
-import signal
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnContext
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -20,81 +12,12 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from robot_rl.errors import ConfigError
-from sim import registry
 from sim.spec import CommandFilter, Observation, SimulationError, TaskSpec
+from sim.workers import Members, Recipe, Worker, WorkerDied, layout_of, shared_buffers, view
 
-# Workers share two cores with a learner: one thread each, in NumPy and in Mesa.
-_ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS"), "1"
-)
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """Everything a worker needs to build its members."""
-
-    task: str
-    options: Mapping[str, Any]
-    command_filter_factory: Callable[[], CommandFilter | None] | None
-
-
-class _Members:
-    """Steps some members in this process, reading actions from and writing results to `arrays`."""
-
-    def __init__(self, recipe: _Recipe, arrays: Mapping[str, npt.NDArray[Any]], members: range) -> None:
-        self._arrays, self._members = arrays, members
-        self._envs = {index: _make(recipe) for index in members}
-
-    def reset(self, seeds: Mapping[int, int | None], options: dict[str, Any]) -> dict[int, str]:
-        """Reset the members of `seeds` that are ours with `options`; returns their instructions."""
-        instructions = {}
-        for index in self._members:
-            if index in seeds:
-                observation, info = self._envs[index].reset(seed=seeds[index], options=options)
-                for name in ("reward", "cost", "filter_reason", "terminated", "truncated", "action"):
-                    self._arrays[name][index] = 0
-                self._arrays["success"][index] = info["success"]
-                self._write(index, observation)
-                instructions[index] = info["instruction"]
-        return instructions
-
-    def step(self) -> None:
-        """Step every member that has not ended; the others keep what they last returned."""
-        arrays = self._arrays
-        for index in self._members:
-            if arrays["terminated"][index] or arrays["truncated"][index]:
-                arrays["reward"][index] = 0.0
-                continue
-            observation, reward, terminated, truncated, info = self._envs[index].step(
-                arrays["request"][index]
-            )
-            arrays["reward"][index] = reward
-            arrays["terminated"][index], arrays["truncated"][index] = terminated, truncated
-            for name in ("success", "action", "cost", "filter_reason"):
-                arrays[name][index] = info[name]
-            self._write(index, observation)
-
-    def expert(self) -> None:
-        """Write the scripted expert's actions into the requests."""
-        for index in self._members:
-            self._arrays["request"][index] = self._envs[index].unwrapped.expert_action()
-
-    def close(self) -> None:
-        for env in self._envs.values():
-            env.close()
-
-    def _write(self, index: int, observation: Observation) -> None:
-        for key, value in observation.items():
-            self._arrays[key][index] = value
-
-
-def _make(recipe: _Recipe) -> Any:
-    env = registry.make(recipe.task, **recipe.options)
-    if recipe.command_filter_factory is not None:
-        if not hasattr(env.unwrapped, "set_command_filter"):
-            raise ConfigError(f"task {recipe.task!r} takes no command filter; only widowx tasks do")
-        env.unwrapped.set_command_filter(recipe.command_filter_factory())
-    return env
+MAX_RESTARTS = 10
+"""How often a worker is started again before its deaths are taken for a fault that will not go away."""
+_LOG = logging.getLogger(__name__)
 
 
 class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArray[Any]]):
@@ -102,6 +25,10 @@ class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDAr
 
     Autoreset is disabled: a member that has ended stays as it is, and stepping it costs nothing, gives
     reward 0 and repeats its last observation, flags and info, until `reset` names it.
+
+    A worker that dies (killed, out of memory) is started again. The episodes it was in are over:
+    `truncated`, with reward 0, no action, and the last observation that was returned once more; a scene
+    that was to be kept (`keep_scene`) is a fresh one.
 
     Args:
         task: as for `sim.make`.
@@ -111,7 +38,8 @@ class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDAr
         env_kwargs: options for `sim.make`.
 
     Raises:
-        ConfigError: bad counts, task or options. SimulationError: a worker failed; its text is included.
+        ConfigError: bad counts, task or options. SimulationError: a worker raised (its text is included),
+            or died more than `MAX_RESTARTS` times.
     """
 
     def __init__(
@@ -124,8 +52,8 @@ class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDAr
     ) -> None:
         if num_envs < 1 or workers < 0:
             raise ConfigError(f"num_envs={num_envs}, workers={workers}; expected num_envs >= 1, workers >= 0")
-        recipe = _Recipe(task, env_kwargs, command_filter_factory)
-        probe = _make(recipe)  # an error in task or options shows here, in the caller's own process
+        recipe = Recipe(task, env_kwargs, command_filter_factory)
+        probe = recipe.make()  # an error in task or options shows here, in the caller's own process
         self.num_envs = num_envs
         self.task_spec: TaskSpec = probe.unwrapped.task_spec
         self.metadata = {**probe.metadata, "autoreset_mode": AutoresetMode.DISABLED}
@@ -134,38 +62,35 @@ class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDAr
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
         probe.close()
         self._instructions = [self.task_spec.instruction] * num_envs
-        layout = _layout(probe.observation_space, probe.action_space, num_envs)
+        layout = layout_of(probe.observation_space, probe.action_space, num_envs)
         self._observation_keys = list(probe.observation_space.spaces)
         parts = np.array_split(np.arange(num_envs), min(workers, num_envs) or 1)
         members = [range(int(part[0]), int(part[-1]) + 1) for part in parts]
-        self._local: _Members | None = None
-        self._workers: list[tuple[Any, Connection]] = []
+        self._local: Members | None = None
+        self._workers: list[Worker] = []
         if workers == 0:
             self._arrays = {name: np.zeros(shape, dtype) for name, (shape, dtype) in layout.items()}
-            self._local = _Members(recipe, self._arrays, members[0])
+            self._local = Members(recipe, self._arrays, members[0])
             return
-        context = mp.get_context("spawn")
-        # RawArray memory has no name in the file system, so nothing is left behind however we end.
-        buffers = {
-            name: context.RawArray(ctypes.c_byte, int(np.prod(shape)) * dtype.itemsize)
-            for name, (shape, dtype) in layout.items()
-        }
-        self._arrays = _view(buffers, layout)
+        buffers = shared_buffers(layout)
+        self._arrays = view(buffers, layout)
+        self._remember(self._observations())
+        self._workers = [Worker(recipe, buffers, layout, part) for part in members]
         try:
-            with _environment(_ONE_THREAD):
-                for part in members:
-                    self._start(context, (recipe, buffers, layout, part))
-            self._gather()
+            for worker in self._workers:
+                worker.start()
+            failures = [failure for failure, _ in (worker.receive() for worker in self._workers) if failure]
+        except WorkerDied as error:
+            codes = [worker.stop() for worker in self._workers]
+            raise SimulationError(
+                f"a simulation worker died while its environments were built (exit codes {codes})"
+            ) from error
         except BaseException:
             self.close()
             raise
-
-    def _start(self, context: SpawnContext, arguments: tuple[Any, ...]) -> None:
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True)
-        process.start()
-        theirs.close()  # so that our end reports a worker's death
-        self._workers.append((process, ours))
+        if failures:
+            self.close()
+            raise SimulationError("a simulation worker failed:\n" + "\n".join(failures))
 
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
@@ -192,7 +117,9 @@ class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDAr
         for instructions in self._call("reset", chosen, options):
             for index, instruction in instructions.items():
                 self._instructions[index] = instruction
-        return self._observations(), {
+        observations = self._observations()
+        self._remember(observations)
+        return observations, {
             "success": self._arrays["success"].copy(),
             "instruction": list(self._instructions),
         }
@@ -211,7 +138,9 @@ class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDAr
             for name in ("reward", "terminated", "truncated", "success", "action", "cost", "filter_reason")
         }
         reward, terminated, truncated = (result.pop(name) for name in ("reward", "terminated", "truncated"))
-        return self._observations(), reward, terminated, truncated, {
+        observations = self._observations()
+        self._remember(observations)
+        return observations, reward, terminated, truncated, {
             **result, "instruction": list(self._instructions)
         }  # fmt: skip
 
@@ -220,121 +149,99 @@ class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDAr
         self._call("expert")
         return self._arrays["request"].copy()
 
+    @property
+    def restarts(self) -> int:
+        """How many times a worker died and was started again."""
+        return sum(worker.restarts for worker in self._workers)
+
     def close_extras(self, **kwargs: Any) -> None:
         """End the workers, politely and then firmly. Runs again without harm."""
         if self._local is not None:
             self._local.close()
-        for _, pipe in self._workers:
-            pipe.close()  # a worker ends when its pipe does
-        for process, _ in self._workers:
-            process.join(timeout=2)
-            if process.is_alive():
-                process.terminate()
-                process.join()
-            process.close()
+        for worker in self._workers:
+            worker.stop()
         self._workers = []
 
     def _observations(self) -> Observation:
         return {key: self._arrays[key].copy() for key in self._observation_keys}
 
+    def _remember(self, observations: Observation) -> None:
+        """What was returned last: a worker that dies may leave half a step in the shared arrays."""
+        flags = {name: self._arrays[name].copy() for name in ("terminated", "truncated", "success")}
+        self._last: Observation = observations | flags
+
     def _call(self, method: str, *arguments: Any) -> list[Any]:
+        """`method` of all members; a list of what each worker's part returned."""
         if self._local is not None:
             return [getattr(self._local, method)(*arguments)]
         if not self._workers:
             raise SimulationError("the vector environment is closed")
         try:
-            for _, pipe in self._workers:
-                pipe.send((method, arguments))
-            return self._gather()
-        except OSError as error:
-            raise self._lost() from error
+            results = self._ask(self._workers, method, arguments)
+            lost = [worker for worker, result in zip(self._workers, results, strict=True) if result is None]
+            for worker in lost:
+                self._revive(worker)
+            if lost and method != "step":  # a step of lost members is their truncation
+                again = iter(self._ask(lost, method, arguments))
+                results = [next(again) if result is None else result for result in results]
         except KeyboardInterrupt:
             self.close()  # answers are under way: this environment cannot be used any more
             raise
-
-    def _gather(self) -> list[Any]:
-        answers, failures = [], []
-        for _, pipe in self._workers:
-            try:
-                failure, answer = pipe.recv()
-            except (EOFError, OSError) as error:
-                raise self._lost() from error
-            answers.append(answer)
-            if failure is not None:
-                failures.append(failure)
+        if None in results and method != "step":
+            self.close()
+            raise SimulationError(f"a simulation worker died twice in a row during {method}")
+        answers = [result or (None, None) for result in results]
+        failures = [failure for failure, _ in answers if failure is not None]
         if failures:
             raise SimulationError("a simulation worker failed:\n" + "\n".join(failures))
-        return answers
+        return [answer for _, answer in answers]
 
-    def _lost(self) -> SimulationError:
-        for process, _ in self._workers:
-            process.join(timeout=0.2)
-        codes = [process.exitcode for process, _ in self._workers]
-        self.close()
-        return SimulationError(f"a simulation worker died (exit codes {codes}; None = was still alive)")
-
-
-_Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
-
-
-def _layout(observations: gymnasium.spaces.Dict, actions: gymnasium.spaces.Box, members: int) -> _Layout:
-    """Name -> (shape, dtype) of everything that parent and workers share."""
-    layout: dict[str, tuple[tuple[int, ...], Any]] = {
-        "request": (actions.shape, np.float32),
-        "action": (actions.shape, np.float32),
-        "reward": ((), np.float32),
-        "cost": ((), np.float32),
-        "filter_reason": ((), np.uint8),
-        "terminated": ((), np.bool_),
-        "truncated": ((), np.bool_),
-        "success": ((), np.bool_),
-    }
-    for key, space in observations.spaces.items():
-        assert isinstance(space, gymnasium.spaces.Box)
-        layout[key] = (space.shape, space.dtype)
-    return {name: ((members, *shape), np.dtype(dtype)) for name, (shape, dtype) in layout.items()}
-
-
-def _view(buffers: Mapping[str, Any], layout: _Layout) -> dict[str, npt.NDArray[Any]]:
-    return {
-        name: np.frombuffer(buffers[name], dtype).reshape(shape) for name, (shape, dtype) in layout.items()
-    }
-
-
-def _serve(
-    pipe: Connection, recipe: _Recipe, buffers: Mapping[str, Any], layout: _Layout, part: range
-) -> None:
-    """A worker's life: build, answer calls with (error text or None, answer), end with the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    members: _Members | None = None
-    try:
-        members = _Members(recipe, _view(buffers, layout), part)
-        pipe.send((None, None))
-        while True:
-            method, arguments = pipe.recv()
+    def _ask(
+        self, workers: Sequence[Worker], method: str, arguments: tuple[Any, ...]
+    ) -> list[tuple[str | None, Any] | None]:
+        """Each worker's (failure, answer), None where it died; they work at the same time."""
+        asked = []
+        for worker in workers:
             try:
-                pipe.send((None, getattr(members, method)(*arguments)))
-            except Exception:  # noqa: BLE001 - whatever it is, the parent raises it
-                pipe.send((traceback.format_exc(), None))
-    except (EOFError, OSError):
-        pass
-    except Exception:  # noqa: BLE001
-        pipe.send((traceback.format_exc(), None))
-    finally:
-        if members is not None:
-            members.close()
+                worker.send(method, *arguments)
+                asked.append(True)
+            except WorkerDied:
+                asked.append(False)
+        results: list[tuple[str | None, Any] | None] = []
+        for worker, alive in zip(workers, asked, strict=True):
+            try:
+                results.append(worker.receive() if alive else None)
+            except WorkerDied:
+                results.append(None)
+        return results
 
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for the processes started inside; ours are restored."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    def _revive(self, worker: Worker) -> None:
+        """Start a dead worker again and end the episodes it was in."""
+        code = worker.stop()
+        worker.restarts += 1
+        _LOG.warning(
+            "simulation worker of members %s died (exit code %s): restarted", list(worker.part), code
+        )
+        try:
+            if worker.restarts > MAX_RESTARTS:
+                raise WorkerDied
+            worker.start()
+            failure, _ = worker.receive()
+            worker.send("stand_in")
+            failure = worker.receive()[0] or failure
+        except WorkerDied as error:
+            self.close()
+            raise SimulationError(
+                f"a simulation worker died {worker.restarts} times, the last time with exit code {code}: "
+                "see the system log (out of memory?), or use fewer members"
+            ) from error
+        if failure:
+            self.close()
+            raise SimulationError(f"a simulation worker failed:\n{failure}")
+        part = np.array(worker.part)
+        for name, values in self._last.items():
+            self._arrays[name][part] = values[part]
+        over = part[~(self._last["terminated"] | self._last["truncated"])[part]]
+        self._arrays["truncated"][over] = True
+        for name in ("reward", "cost", "filter_reason", "action"):
+            self._arrays[name][over] = 0

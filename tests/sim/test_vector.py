@@ -154,12 +154,56 @@ def test_a_failing_worker_is_reported_with_its_text() -> None:
     env.close()
 
 
-def test_a_killed_worker_is_reported_and_close_leaves_no_process() -> None:
+def test_a_killed_worker_is_restarted_and_only_its_episodes_are_truncated() -> None:
+    env = sim.ParallelVectorEnv("widowx/reach", 3, workers=2, cameras=())  # members 0, 1 and member 2
+    alone = sim.make("widowx/reach", cameras=())
+    observations, _ = env.reset(seed=SEEDS)
+    alone.reset(seed=SEEDS[2])
+    action = np.full((3, 7), 0.3, np.float32)
+    os.kill(env._workers[0].pid or 0, signal.SIGKILL)
+    after, reward, terminated, truncated, info = env.step(action)
+    assert env.restarts == 1
+    assert truncated.tolist() == [True, True, False]
+    assert not terminated.any()
+    np.testing.assert_array_equal(after[schema.STATE][:2], observations[schema.STATE][:2])
+    np.testing.assert_array_equal(reward[:2], 0)
+    np.testing.assert_array_equal(info["action"][:2], 0)
+    np.testing.assert_array_equal(after[schema.STATE][2], alone.step(action[2])[0][schema.STATE])
+    # Until its next reset a lost member stays as it is; after it, it is as good as new.
+    assert env.step(action)[3].tolist() == [True, True, False]
+    env.expert_actions()
+    env.reset(seed=SEEDS, options={"reset_mask": np.array([True, False, False])})
+    alone.reset(seed=SEEDS[0])
+    after, _, _, truncated, _ = env.step(action)
+    np.testing.assert_array_equal(after[schema.STATE][0], alone.step(action[0])[0][schema.STATE])
+    assert truncated.tolist() == [False, True, False]
+    env.close()
+
+
+@pytest.mark.parametrize("method", ["reset", "expert_actions"])
+def test_a_worker_killed_between_steps_answers_all_the_same(method: str) -> None:
+    env = sim.ParallelVectorEnv("widowx/reach", 2, workers=1, cameras=())
+    first, _ = env.reset(seed=[1, 2])
+    os.kill(env._workers[0].pid or 0, signal.SIGKILL)
+    if method == "reset":
+        again, _ = env.reset(seed=[1, 5], options={"reset_mask": np.array([True, False])})
+        np.testing.assert_array_equal(again[schema.STATE], first[schema.STATE])
+    else:
+        assert np.isfinite(env.expert_actions()).all()
+    expected = [False, True] if method == "reset" else [True, True]
+    assert env.step(np.zeros((2, 7), np.float32))[3].tolist() == expected
+    env.close()
+
+
+def test_a_worker_that_keeps_dying_is_an_error_and_close_leaves_no_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sim.vector.MAX_RESTARTS", 0)
     env = sim.ParallelVectorEnv("widowx/reach", 2, workers=2, cameras=())
     env.reset(seed=[0, 1])
-    processes = [process.pid for process, _ in env._workers]
+    processes = [worker.pid or 0 for worker in env._workers]
     os.kill(processes[0], signal.SIGKILL)
-    with pytest.raises(sim.SimulationError, match="died"):
+    with pytest.raises(sim.SimulationError, match="died 1 times, the last time with exit code -9"):
         env.step(np.zeros((2, 7), np.float32))
     for pid in processes:
         with pytest.raises(ProcessLookupError):
