@@ -164,11 +164,10 @@ class SAC:
         features = batch["features"]
         distribution = self.policy(features)
         action = sample(distribution, self.generator).clamp(-1, 1)
-        q = self.critic(features, action).mean(0)
-        scale = q.detach().abs().mean().clamp(min=1e-3) if config.normalise_q else 1.0
+        loss, metrics = self.objective(features, action)
         entropy = distribution.entropy().mean()
-        loss = -(q / scale).mean() - self._log_temperature.detach().exp() * entropy
-        metrics = {"q_policy": q.mean().item(), "entropy": entropy.item(), "temperature": self.temperature}
+        loss = loss - self._log_temperature.detach().exp() * entropy
+        metrics |= {"entropy": entropy.item(), "temperature": self.temperature}
         anchor = 0.5 ** (self._actor_updates / config.anchor_half_life) / self.policy.config.action_dim
         if config.bc_weight:
             weight = batch.get("clone", torch.ones_like(batch["reward"]))
@@ -182,6 +181,13 @@ class SAC:
             loss = loss + anchor * config.kl_weight * kl
             metrics["kl_to_reference"] = kl.item()
         return loss, entropy.detach(), metrics
+
+    def objective(self, features: Tensor, action: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """-mean_e Q_e(s, a) / |Q|, of the actor's own actions: what it minimises but for the terms that
+        hold it back."""
+        q = self.critic(features, action).mean(0)
+        scale = q.detach().abs().mean().clamp(min=1e-3) if self.config.normalise_q else 1.0
+        return -(q / scale).mean(), {"q_policy": q.mean().item()}
 
     def temperature_loss(self, entropy: Tensor) -> Tensor:
         """log temperature (H(pi) - target entropy): falls while the policy is random enough."""

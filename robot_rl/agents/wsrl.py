@@ -51,15 +51,22 @@ class WSRL:
         policy: acts and learns; its encoder stays frozen.
         config: sizes.
         offline: transitions to mix in; needed if `offline_ratio` is above 0.
+        agent: learns in place of a plain `SAC` of `policy`.
     """
 
-    def __init__(self, policy: ActorPolicy, config: WSRLConfig, offline: ReplayBuffer | None = None) -> None:
+    def __init__(
+        self,
+        policy: ActorPolicy,
+        config: WSRLConfig,
+        offline: ReplayBuffer | None = None,
+        agent: SAC | None = None,
+    ) -> None:
         if config.offline_ratio > 0 and offline is None:
             raise DataError(
                 f"wsrl.offline_ratio={config.offline_ratio} needs offline transitions; give it some"
             )
         self.policy, self.config, self.offline = policy, config, offline
-        self.agent = SAC(policy, config.sac)
+        self.agent = agent or SAC(policy, config.sac)
         self.buffer = ReplayBuffer(config.replay)
         self._critic_updates = 0
 
@@ -72,18 +79,21 @@ class WSRL:
         return self.policy.act_from_features(features, self.agent.generator)
 
     def add_episode(self, episode: Episode) -> None:
-        """Keep an episode's executed actions and rewards, and the features of its pictures.
-
-        `clone` marks the episodes that ended in success, which a BC term may imitate.
-        """
-        success = np.full(len(episode), float(episode.terminated.any()), np.float32)
+        """Keep an episode's executed actions and rewards, and the features of its pictures."""
         self.buffer.add_episode(
             {"features": self.policy.encode(episode).cpu()},
             episode.action,
             episode.reward,
             episode.terminated,
-            extras={"clone": success},
+            extras=self.extras(episode),
         )
+
+    def extras(self, episode: Episode) -> dict[str, Any]:
+        """What else a batch holds of an episode, name -> (T,).
+
+        `clone` marks the episodes that ended in success, which a BC term may imitate.
+        """
+        return {"clone": np.full(len(episode), float(episode.terminated.any()), np.float32)}
 
     def learn(self, updates: int) -> dict[str, float]:
         """`updates` critic steps on the own buffer, mixed with the offline one; none in the warm-up."""
