@@ -99,6 +99,8 @@ class Scene:
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
+        if self.model.nflex:
+            mujoco.mj_flex(self.model, self.data)
 
     def position(self, body: str) -> FloatArray:
         """Position (3,) [m] of a body."""

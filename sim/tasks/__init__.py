@@ -4,6 +4,8 @@ from sim.tasks.base import Task
 from sim.tasks.bin import FINE_TUNING_TASKS, PRIOR_TASKS
 from sim.tasks.button import ButtonPressTask
 from sim.tasks.candy import CandySpreadTask, CandySweepTask
+from sim.tasks.cloth_cover import ClothCoverTask, ClothUncoverTask
+from sim.tasks.cloth_fold import ClothFoldTask, ClothUnfoldTask
 from sim.tasks.drawer import DrawerCloseTask, DrawerOpenTask
 from sim.tasks.lift import LiftTask
 from sim.tasks.maze import MazeBackTask, MazeTask
@@ -17,6 +19,10 @@ TASKS: dict[str, type[Task]] = {
     "button_press": ButtonPressTask,
     "candy_spread": CandySpreadTask,
     "candy_sweep": CandySweepTask,
+    "cloth_cover": ClothCoverTask,
+    "cloth_fold": ClothFoldTask,
+    "cloth_uncover": ClothUncoverTask,
+    "cloth_unfold": ClothUnfoldTask,
     "drawer_close": DrawerCloseTask,
     "drawer_open": DrawerOpenTask,
     "lift": LiftTask,
