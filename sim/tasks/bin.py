@@ -22,7 +22,6 @@ from sim.tasks.things import PRIOR_THINGS, THINGS, Thing
 BIN = np.array([0.30, 0.11])
 BIN_HALF, BIN_HEIGHT, BIN_WALL = 0.07, 0.018, 0.004
 """Inner half width, height of the walls above the table, half their thickness [m]."""
-FLOOR = 0.002
 TABLE_PLACE = np.array([0.30, -0.09, 0.0])
 REGION = np.array([[0.25, -0.14], [0.36, -0.04]])
 SPREAD = 0.5
@@ -42,7 +41,9 @@ class BinTask(CarryTask):
 
     def objects_xml(self) -> str:
         grey, half = "0.45 0.5 0.55 1", BIN_HEIGHT / 2
-        bin_geoms = [geom("box", (BIN_HALF, BIN_HALF, FLOOR / 2), (0, 0, FLOOR / 2), "0.7 0.74 0.78 1")]
+        # The floor is paint: what is in the bin stands on the table, which holds better than a thin box.
+        floor = geom("box", (BIN_HALF, BIN_HALF, 0.0005), (0, 0, 0), "0.7 0.74 0.78 1", touches="nothing")
+        bin_geoms = [floor]
         for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1)):
             size = (
                 BIN_WALL if x else BIN_HALF + 2 * BIN_WALL,
@@ -69,18 +70,18 @@ class BinTask(CarryTask):
 class ToBinTask(BinTask):
     """Success: the thing is inside the bin, whichever side up, and the gripper has let go."""
 
-    near_misses = (*CarryTask.near_misses, "on the wall")
+    near_misses = (*CarryTask.near_misses, "toppled")
 
     def _start(self, rng: np.random.Generator) -> FloatArray:
         return np.array([*rng.uniform(*REGION), 0.0])
 
     def goal(self, scene: Scene) -> FloatArray:
-        return np.array([*BIN, FLOOR])
+        return np.array([*BIN, 0.0])
 
     def arrived(self, scene: Scene) -> bool:
         thing = scene.position(self.body)
         inside = np.abs(thing[:2] - BIN).max() < BIN_HALF - 0.01
-        down = thing[2] < FLOOR + 0.004 or (not self._is_upright(scene) and thing[2] < 0.035)
+        down = thing[2] < 0.004 or (not self._is_upright(scene) and thing[2] < 0.035)
         return bool(inside and down)
 
     def beside(self, scene: Scene, rng: np.random.Generator) -> FloatArray:
@@ -89,8 +90,8 @@ class ToBinTask(BinTask):
         return np.array([BIN[0] + rng.uniform(-0.05, 0.05), BIN[1] - gap, 0.0])
 
     def near_miss(self, scene: Scene, rng: np.random.Generator, kind: str) -> None:
-        """Of `CarryTask`; and `on the wall`: it was put down on the bin's wall, and stands or leans there."""
-        if kind != "on the wall":
+        """Of `CarryTask`; and `toppled`: put down on the wall of the bin, it fell over beside it."""
+        if kind != "toppled":
             super().near_miss(scene, rng, kind)
             return
         wall = BIN[1] - BIN_HALF - BIN_WALL - rng.uniform(0.006, 0.012)
@@ -102,7 +103,7 @@ class ToTableTask(BinTask):
     """Success: the thing stands on the table outside the bin, and the gripper has let go."""
 
     def _start(self, rng: np.random.Generator) -> FloatArray:
-        return np.array([*(BIN + rng.uniform(-0.03, 0.03, 2)), FLOOR])
+        return np.array([*(BIN + rng.uniform(-0.03, 0.03, 2)), 0.0])
 
     def goal(self, scene: Scene) -> FloatArray:
         return TABLE_PLACE
@@ -114,7 +115,7 @@ class ToTableTask(BinTask):
 
     def beside(self, scene: Scene, rng: np.random.Generator) -> FloatArray:
         """Moved, but only to the bin's near edge."""
-        return np.array([BIN[0] + rng.uniform(-0.04, 0.04), BIN[1] - rng.uniform(0.03, 0.04), FLOOR])
+        return np.array([BIN[0] + rng.uniform(-0.04, 0.04), BIN[1] - rng.uniform(0.03, 0.04), 0.0])
 
 
 def bin_tasks(things: tuple[Thing, ...]) -> dict[str, type[Task]]:

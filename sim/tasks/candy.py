@@ -128,17 +128,14 @@ class CandyTask(Task):
         return _brush(scene, target)
 
     def near_miss(self, scene: Scene, rng: np.random.Generator, kind: str) -> None:
-        """`half` of them are swept, all stop `at the edge` of the field, or all lie `untouched` under it."""
+        """`half` of them are swept, all stop `at the edge`, short of the field, or all lie `untouched` under it."""
         if kind not in self.near_misses:
             super().near_miss(scene, rng, kind)
         sign = 1.0 if self._to()[0] > 0 else -1.0
         if kind == "half":
             _scatter(scene, rng, self._to(), range(int(rng.integers(4, 8))))
         elif kind == "at the edge":
-            y = sign * rng.uniform(0.0, 0.02)
-            _scatter(
-                scene, rng, (y - 0.022, y + 0.004) if sign > 0 else (y - 0.004, y + 0.022), range(NUMBER)
-            )
+            _scatter(scene, rng, (-0.07, 0.026) if sign > 0 else (-0.026, 0.07), range(NUMBER))
         low = kind == "untouched"
         y = sum(self._to()) / 2 if low else -sign * 0.05
         place_arm(scene, np.array([0.30, y, _LOW if low else _HIGH]), 0.25, TOOL_YAW)

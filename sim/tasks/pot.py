@@ -40,7 +40,7 @@ class PotTask(CarryTask):
         pot = [
             *ring(POT_RADIUS, POT_HEIGHT, 0.005, blue),
             # Heavy below and light at the handle, so that it stands by itself.
-            geom("cylinder", (POT_RADIUS - 0.002, 0.004), (0, 0, 0.004), blue, density=1500),
+            geom("cylinder", (POT_RADIUS - 0.002, 0.004), (0, 0, 0.0045), blue, density=1500),
             geom(
                 "box",
                 (HANDLE_LENGTH / 2, HANDLE_WIDTH / 2, 0.006),
