@@ -6,8 +6,8 @@ joint angles are the measured ones:
     minimise over x   sum_t,j ((q_sim(x) - q_log) / noise)^2  +  sum_i (x_i / spread_i)^2
 
 x holds logarithms of ratios to the nominal values, and offsets, delay and gravity share as differences
-from them. The second term, a Gaussian prior around the nominal arm, settles what a log cannot tell: of `kv` and
-`damping` only the sum acts while the servo stays within its effort, slow motions do not show the armature.
+from them. The second term, a Gaussian prior around the nominal arm, settles what a log cannot tell: of `kv`
+and `damping` only the sum acts while the servo stays within its effort, slow motions hide the armature.
 `Identified.informed` says how much of each parameter's value comes from the log.
 """
 

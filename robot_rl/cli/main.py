@@ -36,6 +36,8 @@ class Verb:
         required: those of `arguments` without which it cannot run.
         examples: command lines.
         configured: whether it takes Hydra overrides at all.
+        subjects: what it can be about, given as a bare word.
+        flags: its own options, such as `--quick`.
     """
 
     summary: str
@@ -44,6 +46,8 @@ class Verb:
     required: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
     configured: bool = True
+    subjects: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 VERBS: dict[str, Verb] = {
@@ -151,6 +155,43 @@ VERBS: dict[str, Verb] = {
         ("robot-rl export run=runs/mine out=bundles/push",),
         configured=False,
     ),
+    "sysid": Verb(
+        "Fit friction, damping, armature, servo gains and delay of the simulated arm to a joint log.",
+        "identification:sysid",
+        {
+            "log": "CSV with command_JOINT and measured_JOINT [rad], maybe segment and time [s] (required)",
+            "period": "seconds between samples, where the log has no time column",
+            "robot": "widowx_250s or widowx_ai (widowx_250s)",
+            "iterations": "at most, of the least squares (30)",
+            "out": "the parameter file to write (ROBOT.json)",
+        },
+        ("log",),
+        (
+            "robot-rl sysid log=arm.csv out=arm.json",
+            "robot-rl sysid log=triangle.csv period=0.05",
+            "robot-rl collect out=data/push +task.env.arm_parameters=arm.json",
+        ),
+        configured=False,
+    ),
+    "study": Verb(
+        "Run a comparison of the paper's kind, with seeds and intervals, and write its table and plots.",
+        "study:study",
+        {
+            "out": "the directory for its runs and results (runs/passivity)",
+            "seeds": "training seeds (0,1,2,3,4)",
+            "episodes": "of practice for each policy (600)",
+            "evaluation": "held-out episodes for each policy, with the filter and without (50)",
+            "jobs": "policies trained at the same time (2)",
+        },
+        examples=(
+            "robot-rl study passivity",
+            "robot-rl study passivity --quick out=runs/try",
+            "robot-rl study passivity seeds=0,1 jobs=1",
+        ),
+        configured=False,
+        subjects=("passivity",),
+        flags=("--quick",),
+    ),
     "bringup": Verb(
         "Start the ROS 2 graph (arm, policy, guard) from pip alone, and run episodes through it.",
         "verbs:bringup",
@@ -207,12 +248,18 @@ def _split(name: str, verb: Verb, words: Sequence[str]) -> tuple[dict[str, str],
         key, separator, value = word.partition("=")
         if separator and key in verb.arguments:
             arguments[key] = value
+        elif word in verb.flags:
+            arguments[word.lstrip("-")] = "yes"
+        elif word in verb.subjects:
+            arguments["subject"] = word
         elif verb.configured and separator:
             overrides.append(word)
         elif word.startswith("-"):
-            raise unknown("option", word, ["--help", "-m", "--cfg"])
+            raise unknown("option", word, ["--help", "-m", "--cfg", *verb.flags])
         else:
             raise unknown(f"argument of {name}", key, verb.arguments)
+    if verb.subjects and "subject" not in arguments:
+        raise ConfigError(f"{name} needs a subject: {', '.join(verb.subjects)}. See robot-rl {name} --help")
     missing = [key for key in verb.required if key not in arguments]
     if missing:
         raise ConfigError(
