@@ -104,6 +104,7 @@ def run(
     packages: Iterable[str],
     measure: Callable[[bool], list[Row]],
     arguments: list[str] | None = None,
+    flags: Iterable[str] = (),
 ) -> None:
     """The command line `python -m benchmarks.NAME [--quick] [--json FILE]`.
 
@@ -111,10 +112,13 @@ def run(
         benchmark: its name. packages: whose versions matter.
         measure: quick -> rows.
         arguments: of the command line, `sys.argv` by default.
+        flags: further flags, `--NAME`, that are the benchmark's own to read.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark}")
     parser.add_argument("--quick", action="store_true", help="a rough figure in a fraction of the time")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here instead of a table")
+    for flag in flags:
+        parser.add_argument(flag, action="store_true")
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(given)
     host = machine()  # before the load of the measurement itself

@@ -11,13 +11,13 @@ from robot_rl.errors import ConfigError, unknown
 
 Mode = Literal["passive", "energy_bounded"]
 MODES = ("passive", "energy_bounded")
-PerJoint = float | tuple[float, ...] | None
+PerJoint = float | tuple[float | None, ...] | None
 PER_JOINT = ("leash", "torque_limit", "max_speed", "max_stiffness", "max_damping", "inertia")
 
 
 @dataclass(frozen=True)
 class PassivityConfig:
-    """Budget and servo of a `PassivityFilter`. Per joint: a number, (J,) numbers, or None for no limit.
+    """Budget and servo of a `PassivityFilter`. Per joint: a number, or (J,) of them; None for no limit.
 
     Units are those of a hinge; of a slide read m for rad and N for Nm.
 
@@ -35,8 +35,8 @@ class PassivityConfig:
         leash: largest |setpoint - position| [rad]; where `torque_limit` is given also
             `torque_limit` / stiffness, so that the spring alone never saturates the servo.
         torque_limit: torque that the servo surely has for spring and damper [Nm], gravity taken off.
-        max_speed: speed that the joint surely never exceeds [rad/s]; needed for refills where the torque
-            is limited, because a saturated servo damps less than its damping says.
+        max_speed: speed that the joint surely never exceeds [rad/s]: a reading that moved faster refills
+            nothing, and the torque port reserves for it.
         max_stiffness, max_damping: most that the servo can be set to [Nm/rad], [Nm s/rad].
         contact_energy_j: cap on kinetic + spring + available energy [J].
         inertia: diagonal of a matrix that bounds the joint-space inertia from above [kg m^2]; for the cap.
@@ -68,7 +68,8 @@ class PassivityConfig:
         for name in PER_JOINT:
             value = getattr(self, name)
             if value is not None and not isinstance(value, int | float):
-                object.__setattr__(self, name, tuple(float(number) for number in value))
+                numbers = tuple(None if number is None else float(number) for number in value)
+                object.__setattr__(self, name, numbers)
             if any(not 0.0 < number < math.inf for number in _numbers(getattr(self, name))):
                 raise _refused(name, value, "finite numbers above 0, or None for no limit")
         self._check_tank()
@@ -112,10 +113,6 @@ class PassivityConfig:
         if len(lengths) > 1:
             raise _refused("per-joint figures", sorted(lengths), "the same number of joints in each")
         joints = lengths.pop() if lengths else 1
-        if self.torque_limit is not None and self.max_speed is None and self.refill > 0.0:
-            raise _refused(
-                "max_speed", None, "rad/s: with a torque_limit no refill is sure without it (or refill=0)"
-            )
         columns = [self.per_joint(name, joints) for name in PER_JOINT[:5]]
         for joint, (leash, torque, _, stiffness, damping) in enumerate(zip(*columns, strict=True)):
             if torque * (1 + 1e-9) < leash * stiffness < math.inf:
@@ -140,9 +137,10 @@ class PassivityConfig:
             "mode": "energy_bounded",
             "tank_max_j": 4.0,
             "power_w": 2.0,
-            # Efforts less the most that gravity takes of them.
-            "torque_limit": (10.0, 16.0, 13.5, 1.8, 4.8, 0.98, 9.8),
-            "max_speed": (*(2 * math.pi,) * 6, 0.5),
+            # Efforts less the most that gravity takes of them. The finger has a leash instead: a grasp is
+            # a setpoint inside the object, and its servo may saturate on it.
+            "torque_limit": (10.0, 16.0, 13.5, 1.8, 4.8, 0.98, None),
+            "leash": (None, None, None, None, None, None, 0.03),
             "max_stiffness": (200.0, 300.0, 200.0, 40.0, 50.0, 20.0, 1500.0),
             "max_damping": (12.0, 18.0, 10.0, 1.6, 2.0, 0.8, 40.0),
         }
@@ -167,7 +165,7 @@ class PassivityConfig:
             return [math.inf if value is None else float(value)] * joints
         if len(value) != joints:
             raise _refused(name, value, f"{joints} numbers, one a joint")
-        return list(value)
+        return [math.inf if number is None else number for number in value]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable fields; `PassivityConfig(**fields)` gives the config back."""
@@ -175,7 +173,8 @@ class PassivityConfig:
 
 
 def _numbers(value: PerJoint) -> tuple[float, ...]:
-    return () if value is None else value if isinstance(value, tuple) else (float(value),)
+    values = value if isinstance(value, tuple) else (value,)
+    return tuple(float(number) for number in values if number is not None)
 
 
 def _refused(name: str, value: Any, expected: str) -> ConfigError:

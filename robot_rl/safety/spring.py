@@ -88,26 +88,27 @@ class Spring:
     def dissipated(self, error: list[float], moved: list[float], elapsed: float) -> float:
         """What the servos surely dissipated, net of their sampling leak, while they `moved` so far [J]. (1)
 
-        Without a torque limit (D - K h/2) x^2 / t. With one, the convex minorant of what a saturated
-        servo still dissipates: (1b).
+        Without a torque limit (D - K h/2) x^2 / t. With one, the damper may have been cut short: what is
+        left of min((D - K h) v^2, m v), m the torque to spare, by its convex minorant: (1b).
         """
         h, total = self.config.servo_period_s, 0.0
         for i, x in enumerate(moved):
-            k, x = self.stiffness[i], abs(x)
-            net = self.damping[i] - 0.5 * h * k
-            if net <= 0.0 or x == 0.0:
+            if x == 0.0:
                 continue
-            torque, fastest = self._torque[i], self._speed[i]
-            if x > fastest * elapsed:  # faster than the joint can be: nothing is sure
+            k, d, torque = self.stiffness[i], self.damping[i], self._torque[i]
+            way = abs(x)
+            if way > self._speed[i] * elapsed:  # faster than the joint can be: nothing is sure
                 continue
             if torque == math.inf:
-                total += net * x * x / elapsed
+                net = d - 0.5 * h * k
+                if net > 0.0:
+                    total += net * way * way / elapsed
                 continue
-            stretch = max(abs(error[i]), abs(self.error[i])) + 0.5 * (fastest * elapsed - x)
-            margin = torque - k * (stretch + 0.5 * h * fastest)
-            if margin > 0.0:
-                knee = 0.5 * margin * elapsed / net
-                total += net * x * x / elapsed if x <= knee else margin * (x - 0.5 * knee)
+            start, end = (self.error[i], error[i]) if x > 0.0 else (-self.error[i], -error[i])
+            net, spare = d - h * k, torque + k * min(end, start)
+            if net > 0.0 and spare > 0.0 and k * start <= torque * (1.0 + 1e-9):
+                knee = 0.5 * spare * elapsed / net
+                total += net * way * way / elapsed if way <= knee else spare * (way - 0.5 * knee)
         return self.config.refill * total
 
     def step(
