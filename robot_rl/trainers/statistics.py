@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -41,3 +41,36 @@ def paired_difference(
     draws = np.random.default_rng(seed).integers(len(difference), size=(resamples, len(difference)))
     low, high = np.percentile(difference[draws].mean(1), [2.5, 97.5])
     return float(difference.mean()), float(low), float(high)
+
+
+def nested_interval(
+    groups: Sequence[Mapping[str, Sequence[float]]],
+    statistic: Callable[[Mapping[str, Sequence[float]]], float],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """A statistic of all episodes with its 95 % interval, by bootstrap over both: (value, low, high).
+
+    Each resample draws as many groups as there are, and as many episodes within each, with replacement.
+
+    Args:
+        groups: one a training seed: name -> one number an episode, all of one length within a group.
+        statistic: of such a mapping, with the episodes of all drawn groups after one another.
+
+    Raises:
+        ConfigError: no group, or an empty one.
+    """
+    tables = [np.array([group[name] for name in groups[0]]) for group in groups]
+    if not tables or any(table.shape[1] == 0 for table in tables):
+        raise ConfigError(f"{len(tables)} groups of episodes; expected at least 1, none of them empty")
+
+    def of(parts: Sequence[np.ndarray]) -> float:
+        return statistic(dict(zip(groups[0], np.concatenate(parts, axis=1), strict=True)))
+
+    rng = np.random.default_rng(seed)
+    draws = []
+    for _ in range(resamples):
+        chosen = [tables[i] for i in rng.integers(len(tables), size=len(tables))]
+        draws.append(of([table[:, rng.integers(table.shape[1], size=table.shape[1])] for table in chosen]))
+    low, high = np.percentile(draws, [2.5, 97.5], method="nearest")  # nearest: a draw may be infinite
+    return of(tables), float(low), float(high)
