@@ -12,9 +12,12 @@ import sim
 from robot_rl.cli.config import build
 from robot_rl.cli.sections import CollectConfig, SafetyConfig
 from robot_rl.data.episode import Episode
-from robot_rl.safety import GuardedVectorEnv, widowx_guard_factory
+from robot_rl.safety import GuardedVectorEnv, PassivityFilter, widowx_guard_factory
 from robot_rl.trainers.loop import ProgressTask
 from robot_rl.trainers.rollout import EpisodeOrigin
+
+FILTERS: dict[str, Callable[[], Any]] = {"joints": widowx_guard_factory, "springs": PassivityFilter}
+"""What judges the commands of a WidowX, by `TaskSpec.port`; picklable."""
 
 
 def task_spec(config: DictConfig) -> sim.TaskSpec:
@@ -47,14 +50,14 @@ class Simulation:
 
     def vector_env(self, members: int, **kwargs: Any) -> GuardedVectorEnv:
         """`members` arms; every action goes through the action guard, every joint setpoint of a WidowX
-        through the command guard."""
+        through the command guard, the springs of one that has them through a passivity filter."""
         safety = build(SafetyConfig, self.config.safety, "safety")
         widowx = self.task.startswith("widowx/") and safety.joint_guard
         env = sim.ParallelVectorEnv(
             self.task,
             members,
             workers=build(CollectConfig, self.config.collect, "collect").workers,
-            command_filter_factory=widowx_guard_factory if widowx else None,
+            command_filter_factory=FILTERS[self.spec.port] if widowx else None,
             **OmegaConf.to_container(self.config.task.env),  # type: ignore[arg-type]
             **kwargs,
         )
