@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +38,7 @@ class RobosuiteConfig(AdapterConfig):
     """How a robosuite task is run.
 
     Attributes:
-        robot: a robosuite robot.
+        robot: a robosuite robot, or `WidowX250S`.
         control_hz: decisions a second. At 5 Hz an action moves the hand by up to 5 cm, as on the WidowX.
         camera: a camera of the task's.
     """
@@ -79,6 +78,12 @@ class RobosuiteEnv(AdapterEnv):
             import robosuite
         except ImportError as error:
             raise MissingExtraError("robosuite", "robosuite") from error
+        from sim.adapters import robosuite_widowx  # registers the WidowX with robosuite
+
+        experts = {
+            ("Lift", "Panda"): lift_expert,
+            ("Lift", robosuite_widowx.ROBOT): robosuite_widowx.lift_expert,
+        }
         if env_name not in INSTRUCTIONS:
             raise unknown("robosuite task", env_name, INSTRUCTIONS)
         robots = robosuite.ALL_ROBOTS
@@ -106,7 +111,9 @@ class RobosuiteEnv(AdapterEnv):
             max_steps=config.max_steps,
         )
         super().__init__(spec, config, state_size=8, action_size=self._env.action_dim)
-        self._expert = EXPERTS.get(env_name) if config.robot == "Panda" else None
+        self._expert = experts.get((env_name, config.robot))
+        self._robot = config.robot
+        self._experts = [f"robosuite/{name} with {robot}" for name, robot in experts]
         self._camera = config.camera
         cameras = list(self._env.sim.model.camera_names)
         if config.camera not in cameras:
@@ -139,8 +146,8 @@ class RobosuiteEnv(AdapterEnv):
     def expert_action(self) -> npt.NDArray[np.float32]:
         if self._expert is None:
             raise SimulationError(
-                f"{self.task_spec.name} has no scripted expert; robosuite tasks with one: "
-                + ", ".join(f"robosuite/{name}" for name in EXPERTS)
+                f"{self.task_spec.name} with {self._robot} has no scripted expert; "
+                f"robosuite tasks with one: {', '.join(self._experts)}"
             )
         squeeze = -float(self._env.robots[0].gripper["right"].current_action[0])
         action = self._expert(self._robosuite_observation, squeeze)
@@ -175,9 +182,3 @@ def lift_expert(observed: dict[str, npt.NDArray[Any]], squeeze: float) -> npt.ND
     else:
         action[:3] = (offset + _ABOVE) / _REACH_M
     return action
-
-
-EXPERTS: dict[str, Callable[[dict[str, npt.NDArray[Any]], float], npt.NDArray[np.float64]]] = {
-    "Lift": lift_expert
-}
-"""Task -> expert of the Panda, a function of robosuite's own observation (which holds the objects' poses)."""
