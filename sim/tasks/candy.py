@@ -50,7 +50,7 @@ class CandyTask(Task):
         gripper_high=0.25,
     )
     max_steps = 90
-    demo_noise = 0.6
+    demo_noise = 0.3
     near_misses = ("half", "at the edge", "untouched")
     held = BRUSH
     reward_weights = {"success": 1.0, "swept": 1.0, "distance": 0.5}  # noqa: RUF012
@@ -120,7 +120,7 @@ class CandyTask(Task):
             behind = max(along[last] - RADIUS - 0.015, -0.205)
             x = float(np.clip(candies[last, 0], FIELD_X[0] + 0.025, FIELD_X[1] - 0.025))
             above = np.array([x, sign * behind, _HIGH])
-            if math.dist(above[:2], tool[:2]) < 0.012:
+            if abs(above[0] - tool[0]) < 0.025 and abs(above[1] - tool[1]) < 0.012:
                 above[2] = _LOW
             elif tool[2] < _HIGH - 0.008:
                 above[:2] = tool[:2]

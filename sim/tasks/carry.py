@@ -136,7 +136,7 @@ class CarryTask(Task):
         """A place (3,) [m] where the body rests near its goal and has not arrived."""
 
     def success(self, scene: Scene) -> bool:
-        return self.arrived(scene) and float(scene.arm.state()[6]) > 0.8
+        return bool(self.arrived(scene) and scene.arm.state()[6] > 0.8)
 
     def reward_terms(self, scene: Scene) -> dict[str, float]:
         origin = scene.position(self.body)

@@ -31,6 +31,7 @@ class PotTask(CarryTask):
 
     workspace = Workspace()
     max_steps = 50
+    demo_noise = 0.2
     body = "pot"
     grip = Grip(height=0.040, width=HANDLE_WIDTH, reach=-(POT_RADIUS + HANDLE_LENGTH * 0.55))
     travel = 0.06

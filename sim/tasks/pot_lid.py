@@ -77,6 +77,7 @@ class PotLidOnTask(PotLidTask):
         "place the red lid on top of the pot",
     )
     near_misses = (*CarryTask.near_misses, "askew")
+    demo_noise = 0.13
     tolerance = 0.004
 
     def _place_lid(self, scene: Scene, rng: np.random.Generator) -> None:
@@ -118,6 +119,7 @@ class PotLidOffTask(PotLidTask):
         "remove the red lid and lay it beside the pot",
     )
     near_misses = (*CarryTask.near_misses, "leaning")
+    demo_noise = 0.22
     tolerance = 0.012
 
     def _place_lid(self, scene: Scene, rng: np.random.Generator) -> None:

@@ -1,0 +1,170 @@
+"""The tasks on paper: docs/tasks.md, and a sheet of pictures for each task in docs/images/tasks/.
+
+`python -m benchmarks.task_pages` writes the page from the tasks themselves and the figures in
+benchmarks/results/tasks.json; `--sheets all` (or names) draws the pictures anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from benchmarks.tasks import make
+from robot_rl.data import schema
+from sim.registry import gymnasium_id
+from sim.tasks import TASKS
+from sim.tasks.base import Task
+from sim.tasks.bin import PRIOR_TASKS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, SHEETS = ROOT / "docs/tasks.md", ROOT / "docs/images/tasks"
+RESULTS = ROOT / "benchmarks/results/tasks.json"
+TILE = 176
+PRIOR_SHEET = "prior"
+
+INTRODUCTION = """# The WidowX tasks
+
+Written by `python -m benchmarks.task_pages`; figures by
+`python -m benchmarks.tasks --json benchmarks/results/tasks.json`: success of the scripted expert over
+{episodes} held-out seeds without noise and at the documented noise on its actions (standard deviation, actions
+in [-1, 1]), with the mean number of steps, and, for pairs, successes in a row on one scene that is never reset.
+Success is judged on the simulator's state.
+
+- `env.reset(options={{"keep_scene": True, "task": "widowx/pot_lid_off"}})` goes on in the scene as it is, with
+  that task's instruction, success, reward and expert; with `sim.ParallelVectorEnv` for the members of
+  `reset_mask`.
+- `env.reset(options={{"near_miss": "askew"}})` starts from a state at rest that looks like success and is
+  not.
+- `Task.instructions` holds the wordings; the first is the one in `info["instruction"]`.
+
+A sheet shows the start, the middle and the end of an expert's episode, then the near misses.
+"""
+
+
+def tiles(name: str, near_misses: bool = True) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+    """Labelled pictures (TILE, TILE, 3) of a task: an expert's episode, then one of each near miss."""
+    env = make(name)
+    seed = schema.SEED_HELD_OUT
+    env.reset(seed=seed)
+    pictures = [env.render(size=TILE)]
+    ended = terminated = False
+    while not ended:
+        *_, terminated, truncated, _ = env.step(env.expert_action())
+        ended = terminated or truncated
+        pictures.append(env.render(size=TILE))
+    yield "start", pictures[0]
+    if near_misses:
+        yield "middle", pictures[len(pictures) // 2]
+    yield "success" if terminated else "time out", pictures[-1]
+    for kind in env.task.near_misses if near_misses else ():
+        env.reset(seed=seed, options={"near_miss": kind})
+        yield f"not: {kind}", env.render(size=TILE)
+    env.close()
+
+
+def sheet(labelled: list[tuple[str, npt.NDArray[np.uint8]]], columns: int) -> Image.Image:
+    """One picture of all tiles with their labels."""
+    rows = -(-len(labelled) // columns)
+    page = Image.new("RGB", (columns * TILE, rows * TILE), "white")
+    draw = ImageDraw.Draw(page)
+    for index, (label, picture) in enumerate(labelled):
+        corner = (index % columns * TILE, index // columns * TILE)
+        page.paste(Image.fromarray(picture), corner)
+        draw.text((corner[0] + 4, corner[1] + TILE - 15), label, fill="black")
+    return page
+
+
+def draw_sheets(names: list[str]) -> None:
+    """Write the sheets of the tasks `names`; the prior tasks share one."""
+    SHEETS.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if name in PRIOR_TASKS:
+            continue
+        labelled = list(tiles(name))
+        sheet(labelled, len(labelled)).save(SHEETS / f"{name}.jpg", quality=85)
+    if set(names) & set(PRIOR_TASKS):
+        things = [name for name in PRIOR_TASKS if name.endswith("_to_bin")]
+        labelled = [
+            (f"{name}: {label}", picture)
+            for name in things
+            for label, picture in tiles(name, near_misses=False)
+        ]
+        sheet(labelled, 4).save(SHEETS / f"{PRIOR_SHEET}.jpg", quality=85)
+
+
+def figures() -> tuple[dict[tuple[str, str], float], int]:
+    """(case, metric) -> value of the last measurement, and its number of episodes (0 where there is none)."""
+    if not RESULTS.exists():
+        return {}, 0
+    result = json.loads(RESULTS.read_text())
+    rows = {(row["case"], row["metric"]): float(row["value"]) for row in result["rows"]}
+    return rows, int(result.get("episodes", 100))
+
+
+def measured(task: type[Task], rows: dict[tuple[str, str], float]) -> list[str]:
+    """The figures of a task as cells: success without noise, with it, steps, in a row."""
+
+    def cell(case: str, metric: str, form: str) -> str:
+        return format(rows[case, metric], form) if (case, metric) in rows else ""
+
+    first = min(task.name, task.pair) if task.pair else ""
+    return [
+        cell(f"{task.name}, noise 0", "success", ".2f"),
+        f"{task.demo_noise:g}",
+        cell(f"{task.name}, noise {task.demo_noise:g}", "success", ".2f"),
+        cell(f"{task.name}, noise 0", "steps", ".1f"),
+        cell(f"{first} and back", "episodes in a row", ".0f") if first else "",
+    ]
+
+
+def section(name: str) -> str:
+    """Heading, instructions, pair, success and picture of one task."""
+    task = TASKS[name]
+    own = task.__doc__ or ""
+    about = " ".join(inspect.cleandoc(own).split("\n\n")[0].split())
+    pair = f" Undone by `{task.pair}`." if task.pair else ""
+    wordings = "; ".join(f"“{text}”" for text in task.instructions)
+    kinds = ", ".join(f"`{kind}`" for kind in task.near_misses)
+    return (
+        f"\n## `{task.name}`\n\n`{gymnasium_id(name)}`, at most {task.max_steps} steps.{pair} {about}\n\n"
+        f"{wordings}\n\nNear misses: {kinds}.\n\n![{name}](images/tasks/{name}.jpg)\n"
+    )
+
+
+def page() -> str:
+    """The text of docs/tasks.md."""
+    rows, episodes = figures()
+    lines = [
+        INTRODUCTION.format(episodes=episodes or 100),
+        "| task | success | noise | success at that noise | steps | in a row of 20 |",
+        "|---|---|---|---|---|---|",
+        *(f"| {' | '.join([f'`{task.name}`', *measured(task, rows)])} |" for task in TASKS.values()),
+    ]
+    own = [section(name) for name in TASKS if name not in PRIOR_TASKS]
+    prior = (
+        "\n## The prior tasks\n\nTwenty tasks with ten other things for multi-task pre-training, as in "
+        "RoboFuME (arXiv 2310.15145); `sim.tasks.bin.PRIOR_TASKS`. Each is defined like "
+        "`widowx/weight_to_bin` and `widowx/weight_to_table`.\n\n"
+        f"![prior tasks](images/tasks/{PRIOR_SHEET}.jpg)\n"
+    )
+    return "\n".join(lines) + "\n" + "".join(own) + prior
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.task_pages")
+    parser.add_argument("--sheets", nargs="*", default=[], metavar="TASK", help="draw these; `all` for all")
+    names = parser.parse_args().sheets
+    draw_sheets(list(TASKS) if names == ["all"] else names)
+    PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main()
