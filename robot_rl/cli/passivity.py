@@ -148,12 +148,13 @@ def cell(out: Path, variant: str, seed: int, config: PassivityStudyConfig, progr
 
 def _train(run: Run, variant: str, seed: int, config: PassivityStudyConfig, progress: Progress) -> None:
     aware = variant == "aware"
+    spring_filter: Any = functools.partial(PassivityFilter, config.passivity) if aware else None
     env = GuardedVectorEnv(
         sim.ParallelVectorEnv(
             TASK,
             min(4, config.episodes_per_update),
             workers=0,
-            command_filter_factory=functools.partial(PassivityFilter, config.passivity) if aware else None,
+            command_filter_factory=spring_filter,
             cameras=(),
         ),
         GUARD,
