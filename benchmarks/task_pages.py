@@ -31,17 +31,17 @@ PRIOR_SHEET = "prior"
 
 INTRODUCTION = """# The WidowX tasks
 
-Written by `python -m benchmarks.task_pages`; figures by
-`python -m benchmarks.tasks --json benchmarks/results/tasks.json`: success of the scripted expert over
-{episodes} held-out seeds without noise and at the documented noise on its actions (standard deviation, actions
-in [-1, 1]), with the mean number of steps, and, for pairs, successes in a row on one scene that is never reset.
-Success is judged on the simulator's state.
+Written by `python -m benchmarks.task_pages`; figures by `python -m benchmarks.tasks --json
+benchmarks/results/tasks.json`: success of the scripted expert over {episodes} held-out seeds without
+noise and at the documented noise on its actions (standard deviation, actions in [-1, 1]), with the mean
+number of steps, and, for pairs, successes in a row on one scene that is never reset. Success is judged
+on the simulator's state.
 
-- `env.reset(options={{"keep_scene": True, "task": "widowx/pot_lid_off"}})` goes on in the scene as it is, with
-  that task's instruction, success, reward and expert; with `sim.ParallelVectorEnv` for the members of
-  `reset_mask`.
-- `env.reset(options={{"near_miss": "askew"}})` starts from a state at rest that looks like success and is
-  not.
+- `env.reset(options={{"keep_scene": True, "task": "widowx/pot_lid_off"}})` goes on in the scene as it
+  is, with that task's instruction, success, reward and expert; with `sim.ParallelVectorEnv` for the
+  members of `reset_mask`.
+- `env.reset(options={{"near_miss": "askew"}})` starts from a state at rest that looks like success and
+  is not.
 - `Task.instructions` holds the wordings; the first is the one in `info["instruction"]`.
 
 A sheet shows the start, the middle and the end of an expert's episode, then the near misses.

@@ -107,6 +107,7 @@ def settle(scene: Scene, gripper: float | None = None, seconds: float = 0.6) -> 
     if gripper is not None:
         setpoint[6] = finger_travel(gripper)
     scene.arm.drive(setpoint, round(seconds / schema.PHYSICS_STEP_S))
+    scene.data.qvel[:] = 0.0  # what still rolls on its side stops here
     scene.forward()
 
 

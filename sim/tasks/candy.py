@@ -128,7 +128,7 @@ class CandyTask(Task):
         return _brush(scene, target)
 
     def near_miss(self, scene: Scene, rng: np.random.Generator, kind: str) -> None:
-        """`half` of them are swept, all stop `at the edge`, short of the field, or all lie `untouched` under it."""
+        """`half` of them are swept, all stop `at the edge` of the field, or all lie `untouched`."""
         if kind not in self.near_misses:
             super().near_miss(scene, rng, kind)
         sign = 1.0 if self._to()[0] > 0 else -1.0
