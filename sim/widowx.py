@@ -59,7 +59,7 @@ class WidowXConfig:
         object.__setattr__(self, "cameras", tuple(self.cameras))
         object.__setattr__(self, "impedance", config_of(ImpedanceConfig, self.impedance, "impedance option"))
         object.__setattr__(
-            self, "randomisation", config_of(RandomisationConfig, self.randomisation, "randomisation")
+            self, "randomisation", config_of(RandomisationConfig, self.randomisation, "randomisation term")
         )
         self.arm  # noqa: B018 - an unknown robot or control mode is refused here
         for camera in self.cameras:

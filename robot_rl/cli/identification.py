@@ -44,7 +44,7 @@ def sysid(arguments: dict[str, str], overrides: list[str]) -> int:
     if guessed:
         print(f"hardly determined by this log, and near their nominal values: {', '.join(guessed)}")
     found.parameters.save(out)
-    print(f"parameters: {out} (load them with task.env.arm_parameters={out})")
+    print(f"parameters: {out} (load them with +task.env.arm_parameters={out})")
     return 0
 
 
