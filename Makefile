@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LATEST := .venv-latest
 JOBS ?= 2
 
-.PHONY: demo setup test test-latest lint smoke clean
+.PHONY: demo setup test test-latest check-tasks lint smoke clean
 
 demo: setup
 	$(BIN)/robot-rl pipeline
@@ -26,6 +26,10 @@ smoke: setup
 
 test: lint smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+# 1,000 random episodes of every registered task.
+check-tasks: setup
+	CHECK_EPISODES=1000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/sim/test_every_task.py
 
 # The core, without Meta-World and robosuite, on the newest MuJoCo.
 test-latest: $(LATEST)/.ready
