@@ -1,7 +1,7 @@
 """What the safety layer costs, and what it stands: time, memory, adversaries, liveness.
 
-    python -m benchmarks.safety                 time per step of filter and guard, next to a daqp QP filter; growth
-    python -m benchmarks.safety --adversaries   five attacks and a searched one on the filter, with and without
+    python -m benchmarks.safety                 time of filter and guard, next to a daqp QP filter; growth
+    python -m benchmarks.safety --adversaries   five attacks and a searched one, with and without the filter
     python -m benchmarks.safety --liveness      budgets against the experts' success on every WidowX task
 
 `--quick` is a rough figure in a fraction of the time. A QP filter (the common alternative) is timed where
@@ -11,6 +11,7 @@ filter. safe-control-gym's `certify_action` is not on the package index and is n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -42,7 +43,7 @@ PERIOD_S = 1 / schema.SETPOINT_HZ
 HOUR = 3600 * schema.SETPOINT_HZ
 PERCENTILES = (("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9), ("maximum", 100.0))
 CONTACT_TOLERANCE_J = 0.03
-"""Largest rise of S in a step that counts as none in contact: MuJoCo's contacts store energy that S leaves out."""
+"""Largest rise of S in a step that counts as none in contact: the contacts' own springs are not in S."""
 BUDGETS: dict[str, dict[str, Any] | None] = {
     "no filter": None,
     "passive 2 J": {"mode": "passive", "tank_max_j": 2.0, "power_w": 0.0},
@@ -93,9 +94,7 @@ def guard_step() -> Step:
 
     def step(k: int) -> None:
         now = k * PERIOD_S
-        decision = guard.step(
-            Command(home + motion[k % 4096], now, k), JointState(position.copy(), now), now
-        )
+        decision = guard.step(Command(home + motion[k % 4096], now, k), JointState(position.copy(), now), now)
         assert decision.executed is not None
         position[:] += 0.2 * (decision.executed - position)
 
@@ -104,8 +103,9 @@ def guard_step() -> Step:
 
 def qp_step() -> Step:
     """The same decision as a QP: nearest setpoint within position, rate, leash and energy-rate bounds."""
-    import daqp
     from ctypes import c_int
+
+    import daqp
 
     motion, rng = _motion(6), np.random.default_rng(0)
     hessian, kinds = np.eye(6), np.zeros(24, c_int)
@@ -151,10 +151,8 @@ def measure(quick: bool) -> list[Row]:
     """Microseconds per step by percentile, and growth over an hour of simulated time."""
     calls, rounds = (5_000, 2) if quick else (40_000, 5)
     steps: dict[str, Step] = {"passivity filter": filter_step(), "command guard": guard_step()}
-    try:
+    with contextlib.suppress(ImportError):
         steps["daqp QP filter"] = qp_step()
-    except ImportError:
-        pass
     taken: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
@@ -206,7 +204,7 @@ def _rows(case: str, outcome: Outcome) -> list[Row]:
 
 
 def liveness(quick: bool) -> list[Row]:
-    """Success, length and curtailed share of the experts at each task's documented noise, budget by budget."""
+    """Success, length and curtailed share of the experts at each task's documented noise."""
     episodes = 5 if quick else 100
     rows = []
     for task in sim.tasks():

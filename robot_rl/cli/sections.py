@@ -13,6 +13,7 @@ from robot_rl.agents.wsrl import WSRLConfig
 from robot_rl.data import schema
 from robot_rl.data.replay import ReplayConfig
 from robot_rl.errors import ConfigError, unknown
+from robot_rl.safety import GuardConfig, PassivityConfig
 from robot_rl.safety.action_guard import ActionGuardConfig
 from robot_rl.trainers.imagined import RefineConfig
 from robot_rl.trainers.loop import LoopConfig
@@ -95,11 +96,27 @@ class EvaluationConfig:
 class SafetyConfig:
     """Attributes:
     joint_guard: whether each 50 Hz joint setpoint goes through the `CommandGuard` (WidowX tasks).
+    passivity: the guard's last check: `off`; `energy_bounded`, the default budget; `passive`, no inflow.
+    tank_j, power_w: that budget: brim of the tank [J] and inflow [W].
     action: the guard of every action.
     """
 
     joint_guard: bool = True
+    passivity: Literal["off", "passive", "energy_bounded"] = "off"
+    tank_j: float = 4.0
+    power_w: float = 2.0
     action: ActionGuardConfig = field(default_factory=ActionGuardConfig)
+
+    def guard(self) -> GuardConfig:
+        """The command guard of a WidowX."""
+        if self.passivity == "off":
+            return GuardConfig.widowx_250s()
+        power = self.power_w if self.passivity == "energy_bounded" else 0.0
+        budget = PassivityConfig.widowx_250s(mode=self.passivity, tank_max_j=self.tank_j, power_w=power)
+        return GuardConfig.widowx_250s(passivity=budget)
+
+    def __post_init__(self) -> None:
+        self.guard()  # a budget that cannot hold is refused here
 
 
 @dataclass(frozen=True)

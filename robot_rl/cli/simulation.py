@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,12 +12,9 @@ import sim
 from robot_rl.cli.config import build
 from robot_rl.cli.sections import CollectConfig, SafetyConfig
 from robot_rl.data.episode import Episode
-from robot_rl.safety import GuardedVectorEnv, PassivityFilter, widowx_guard_factory
+from robot_rl.safety import GuardedVectorEnv, GuardFilter, PassivityFilter
 from robot_rl.trainers.loop import ProgressTask
 from robot_rl.trainers.rollout import EpisodeOrigin
-
-FILTERS: dict[str, Callable[[], Any]] = {"joints": widowx_guard_factory, "springs": PassivityFilter}
-"""What judges the commands of a WidowX, by `TaskSpec.port`; picklable."""
 
 
 def task_spec(config: DictConfig) -> sim.TaskSpec:
@@ -53,11 +50,15 @@ class Simulation:
         through the command guard, the springs of one that has them through a passivity filter."""
         safety = build(SafetyConfig, self.config.safety, "safety")
         widowx = self.task.startswith("widowx/") and safety.joint_guard
+        filters: dict[str, Callable[[], Any]] = {  # by `TaskSpec.port`; picklable
+            "joints": partial(GuardFilter, safety.guard()),
+            "springs": PassivityFilter,
+        }
         env = sim.ParallelVectorEnv(
             self.task,
             members,
             workers=build(CollectConfig, self.config.collect, "collect").workers,
-            command_filter_factory=FILTERS[self.spec.port] if widowx else None,
+            command_filter_factory=filters[self.spec.port] if widowx else None,
             **OmegaConf.to_container(self.config.task.env),  # type: ignore[arg-type]
             **kwargs,
         )

@@ -23,7 +23,7 @@ from robot_rl.data.artifact import atomic_write
 from robot_rl.data.store import EpisodeStore
 from robot_rl.data.video import write_video
 from robot_rl.errors import ConfigError, DataError
-from robot_rl.safety import GuardConfig, GuardedVectorEnv
+from robot_rl.safety import GuardedVectorEnv
 from robot_rl.trainers.bundle import KIND as BUNDLE
 from robot_rl.trainers.bundle import export_bundle, load_bundle
 from robot_rl.trainers.evaluate import evaluate as run_evaluation
@@ -177,7 +177,7 @@ def export(arguments: dict[str, str], overrides: list[str]) -> int:
         robot=spec.robot,
         instruction=spec.instruction,
         control_hz=spec.control_hz,
-        guard=GuardConfig.widowx_250s() if spec.robot == config.robot.name else None,
+        guard=safety.guard() if spec.robot == config.robot.name else None,
         action_guard=safety.action,
         metadata={"stage": stage, "run": run.path.name, "versions": versions()},
     )

@@ -203,9 +203,10 @@ class CommandGuard:
             self._measured, self._seen_setpoint, self._frozen_at = measured, self._setpoint, math.inf
         else:
             pairs = zip(self._setpoint, self._seen_setpoint, strict=True)
-            moving = max(abs(u - v) for u, v in pairs) > self.config.frozen_travel
-            self._frozen_at = min(self._frozen_at, now) if moving else math.inf
-            if now - self._frozen_at > self.config.max_state_age_s - self.config.period_s:
+            travel, most = max(abs(u - v) for u, v in pairs), self.config.frozen_travel
+            self._frozen_at = min(self._frozen_at, now) if travel > 0.1 * most else math.inf
+            patience = self.config.max_state_age_s - 2 * self.config.period_s
+            if travel > most and now - self._frozen_at > patience:
                 return "stale_state"
         return ""
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from robot_rl.errors import ConfigError, DataError
 from robot_rl.safety.passivity_config import PassivityConfig
-from robot_rl.safety.spring import RESERVE, Floats, Spring, finite
-from robot_rl.safety.tank import EnergyTank
+from robot_rl.safety.spring import Floats, Spring, finite
+from robot_rl.safety.tank import RESERVE, EnergyTank
 
 
 class CartesianFiltered(NamedTuple):

@@ -14,21 +14,22 @@ import numpy as np
 import numpy.typing as npt
 
 from robot_rl.safety.passivity_config import PassivityConfig
-from robot_rl.safety.tank import EnergyTank
+from robot_rl.safety.tank import RESERVE, EnergyTank
 
 Floats = npt.NDArray[np.float64]
+_FLOAT64 = np.dtype(np.float64)
 HUGE = 1e9
 """Numbers whose magnitudes add up to more are no measurement and no command: treated as not finite."""
-RESERVE = 1e-12
-"""Left in the tank by every draw [J], so that rounding cannot take it below its floor."""
 
 
 def finite(values: Any, size: int) -> tuple[list[float], str]:
     """`values` as `size` plain floats with the reason ""; or no floats and what is wrong with them."""
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        return [], "wrong_shape"
+    array = values
+    if type(array) is not np.ndarray or array.dtype is not _FLOAT64:
+        try:
+            array = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
+            return [], "wrong_shape"
     if array.shape != (size,):
         return [], "wrong_shape"
     numbers: list[float] = array.tolist()
@@ -47,6 +48,13 @@ def largest_share(a: float, b: float, available: float) -> float:
     return share if 0.0 <= share <= 1.0 else 0.0
 
 
+def _spring_energy(stiffness: float, error: float, torque: float) -> float:
+    """Least energy in a spring whose pull may be cut at `torque` or anywhere above [J]. (2)"""
+    if stiffness * abs(error) > torque:
+        return torque * (abs(error) - 0.5 * torque / stiffness)
+    return 0.5 * stiffness * error * error
+
+
 class Spring:
     """The energy accounts of J servos, in error coordinates: all a port needs but its kinematics."""
 
@@ -54,32 +62,36 @@ class Spring:
         self.config = config
         start = config.tank_max_j if config.tank_start_j is None else config.tank_start_j
         self.tank = EnergyTank(config.tank_min_j, config.tank_max_j, start)
-        columns = [config.per_joint(name, joints) for name in ("leash", "torque_limit", "max_speed")]
-        self._leash, self._torque, self._speed = columns
-        self._leak = [config.leak_time(joint, joints) for joint in range(joints)]
+        self._leash = config.per_joint("leash", joints)
+        torques = config.per_joint("torque_limit", joints)
+        self._floor = [config.leak_time(joint, joints) for joint in range(joints)]
+        # Torque limit, speed limit, and what the sampling of the spring takes of the damping (1).
+        self._servos = list(zip(torques, config.per_joint("max_speed", joints), self._floor, strict=True))
         self._stiffest = [
-            min(most, damping / leak)  # K needs a damping of K leak, which must be there
-            for most, damping, leak in zip(
+            min(most, damping / floor)  # K needs a damping of K floor, which must be there
+            for most, damping, floor in zip(
                 config.per_joint("max_stiffness", joints),
                 config.per_joint("max_damping", joints),
-                self._leak,
+                self._floor,
                 strict=True,
             )
         ]
         self._damped = config.per_joint("max_damping", joints)
         self._inertia = config.per_joint("inertia", joints) if config.inertia is not None else []
         self._power = config.power_w
-        self._draw = math.inf if config.max_power_w is None else config.max_power_w
+        self._budget = math.inf if config.max_power_w is None else config.max_power_w * config.period_s
         self.stiffness = [0.0] * joints
         self.damping = [0.0] * joints
         self.error = [0.0] * joints
         """After the last step: where the next period's motion starts from."""
+        self._set_reach()
 
     def start(self, error: list[float], stiffness: list[float], damping: list[float]) -> None:
         """New books; what the springs hold now is given, not drawn."""
         start = self.config.tank_start_j
         self.tank.reset(self.config.tank_max_j if start is None else start)
         self.error, self.stiffness, self.damping = error, stiffness, damping
+        self._set_reach()
 
     def energy(self, error: list[float]) -> float:
         """e'Ke/2 [J]."""
@@ -91,24 +103,25 @@ class Spring:
         Without a torque limit (D - K h/2) x^2 / t. With one, the damper may have been cut short: what is
         left of min((D - K h) v^2, m v), m the torque to spare, by its convex minorant: (1b).
         """
-        h, total = self.config.servo_period_s, 0.0
-        for i, x in enumerate(moved):
-            if x == 0.0:
-                continue
-            k, d, torque = self.stiffness[i], self.damping[i], self._torque[i]
+        total = 0.0
+        for x, k, d, start, end, (torque, speed, leak) in zip(
+            moved, self.stiffness, self.damping, self.error, error, self._servos, strict=True
+        ):
             way = abs(x)
-            if way > self._speed[i] * elapsed:  # faster than the joint can be: nothing is sure
-                continue
-            if torque == math.inf:
-                net = d - 0.5 * h * k
-                if net > 0.0:
-                    total += net * way * way / elapsed
-                continue
-            start, end = (self.error[i], error[i]) if x > 0.0 else (-self.error[i], -error[i])
-            net, spare = d - h * k, torque + k * min(end, start)
-            if net > 0.0 and spare > 0.0 and k * start <= torque * (1.0 + 1e-9):
+            net = d - k * leak
+            if net <= 0.0 or way == 0.0 or way > speed * elapsed:
+                continue  # faster than the joint can be: nothing is sure
+            full = net * way * way / elapsed
+            if torque < math.inf:
+                if x < 0.0:
+                    start, end = -start, -end
+                spare = torque + k * min(start, end)
+                if spare <= 0.0 or k * start > torque * (1.0 + 1e-9):
+                    continue
                 knee = 0.5 * spare * elapsed / net
-                total += net * way * way / elapsed if way <= knee else spare * (way - 0.5 * knee)
+                if way > knee:
+                    full = spare * (way - 0.5 * knee)
+            total += full
         return self.config.refill * total
 
     def step(
@@ -138,91 +151,109 @@ class Spring:
             tank.refill(self.dissipated(error, moved, elapsed))
         if self._power:
             tank.meter(self._power * meter)
-        budget = self._draw * self.config.period_s
-        reason = ""
+        before = tank.drawn
+        changed = False
+        share_k = 1.0
+        if stiffness != self.stiffness or damping != self.damping:
+            changed, share_k, error = self._retune(error, stiffness, damping)
 
-        # (2) The leash, and whatever softens: both only return energy. `rise` is what stiffening costs.
-        error = error.copy()
-        held, reach, goals = self.stiffness, [], []
-        returned = rise = 0.0
-        for i, e in enumerate(error):
-            k, goal = held[i], min(max(0.0, stiffness[i]), self._stiffest[i])
-            if goal != stiffness[i]:
-                reason = "energy"
-            torque = self._torque[i]
-            far = min(self._leash[i], torque / max(k, goal)) if k + goal > 0.0 else self._leash[i]
-            if abs(e) > far:
-                pull = abs(e)
-                before = 0.5 * k * e * e
-                if k * pull > torque:  # a saturated spring holds less than a linear one would
-                    before = torque * (pull - 0.5 * torque / k)
-                error[i] = e = math.copysign(far, e)
-                returned += before - 0.5 * k * e * e
-            change = 0.5 * (goal - k) * e * e
-            if goal <= k:
-                returned -= change
-            else:
-                rise += change
-            reach.append(far)
+        # (2) The leash only ever returns energy. (4) The way to the setpoint costs s a + s^2 b / 2.
+        a = b = returned = 0.0
+        leashed = False
+        way, goals, starts = [], [], []
+        for k, e, goal, far, (torque, _, _) in zip(
+            self.stiffness, error, wanted, self._reach, self._servos, strict=True
+        ):
+            if not -far <= e <= far:
+                end = far if e > 0.0 else -far
+                returned += _spring_energy(k, e, torque) - 0.5 * k * end * end
+                e = end
+            if not -far <= goal <= far:
+                goal = far if goal > 0.0 else -far
+                leashed = True
+            d = goal - e
+            pull = k * d
+            a += pull * e
+            b += pull * d
+            way.append(d)
+            starts.append(e)
             goals.append(goal)
         if returned > 0.0:
             tank.settle(-returned)
-
-        # (3) Stiffening, as far as the tank pays for it.
-        available = min(tank.level - tank.minimum - RESERVE, budget)
-        share_k = 1.0
-        if rise > 0.0 and rise > available:
-            share_k = max(0.0, available) / rise
-            reason = "energy"
-        cost = 0.0
-        now = []
-        for k, goal, e in zip(held, goals, error, strict=True):
-            new = goal if goal <= k or share_k == 1.0 else k + share_k * (goal - k)
-            if new > k:
-                cost += 0.5 * (new - k) * e * e
-            now.append(new)
-        if cost > 0.0:
-            tank.settle(cost)
-            budget -= cost
-        self.stiffness = now
-
-        # (4) The way to the setpoint, as far as the tank pays for it.
-        a = b = 0.0
-        leashed = False
-        way, targets = [], []
-        for k, e, far, target in zip(now, error, reach, wanted, strict=True):
-            if not -far <= target <= far:
-                target = math.copysign(far, target)
-                leashed = True
-            d = target - e
-            a += k * d * e
-            b += k * d * d
-            way.append(d)
-            targets.append(target)
+        available = min(tank.level - tank.minimum - RESERVE, self._budget - (tank.drawn - before))
         share = 1.0
-        available = min(tank.level - tank.minimum - RESERVE, budget)
-        if a + 0.5 * b > max(0.0, available):
+        if a + 0.5 * b > available:
             share = largest_share(a, b, max(0.0, available))
-            targets = [e + share * d for e, d in zip(error, way, strict=True)]
-            reason = "energy"
-        elif leashed and not reason:
-            reason = "leash"
+            goals = [e + share * d for e, d in zip(starts, way, strict=True)]
         tank.settle(share * (a + 0.5 * share * b))
-
-        # (5) Enough damping that the sampled spring does not leak.
-        floors = []
-        for k, d, leak, most in zip(now, damping, self._leak, self._damped, strict=True):
-            floor = max(min(d, most), k * leak)
-            if floor != d:
-                reason = "energy"
-            floors.append(floor)
-        self.damping = floors
-
+        reason = "energy" if changed or share < 1.0 else "leash" if leashed else ""
         if self._inertia:
-            targets, capped = self._cap(targets, moved, elapsed or self.config.period_s)
+            goals, capped = self._cap(goals, moved, elapsed or self.config.period_s)
             reason = "energy" if capped else reason
-        self.error = targets
-        return targets, share, share_k, reason
+        self.error = goals
+        return goals, share, share_k, reason
+
+    def _retune(
+        self, error: list[float], stiffness: list[float], damping: list[float]
+    ) -> tuple[bool, float, list[float]]:
+        """(3) New stiffness as far as the tank pays for it, (5) and the damping that it needs.
+
+        Returns:
+            Whether that differs from the request, the share of the rise, the error on its new leash.
+        """
+        tank = self.tank
+        changed = False
+        returned = rise = 0.0
+        goals, bounded = [], []
+        for k, asked, e, most, leash, (torque, _, _) in zip(
+            self.stiffness, stiffness, error, self._stiffest, self._leash, self._servos, strict=True
+        ):
+            goal = min(max(0.0, asked), most)
+            changed = changed or goal != asked
+            top = max(k, goal)
+            far = min(leash, torque / top) if top > 0.0 else leash
+            if not -far <= e <= far:
+                end = far if e > 0.0 else -far
+                returned += _spring_energy(k, e, torque) - 0.5 * k * end * end
+                e = end
+            change = 0.5 * (goal - k) * e * e
+            if change > 0.0:
+                rise += change
+            else:
+                returned -= change
+            goals.append(goal)
+            bounded.append(e)
+        if returned > 0.0:
+            tank.settle(-returned)
+        available = max(0.0, min(tank.level - tank.minimum - RESERVE, self._budget))
+        share = 1.0 if rise <= available else available / rise
+        if share < 1.0:
+            changed = True
+            goals = [
+                goal if goal <= k else k + share * (goal - k)
+                for k, goal in zip(self.stiffness, goals, strict=True)
+            ]
+            rise = 0.5 * sum(
+                (goal - k) * e * e
+                for k, goal, e in zip(self.stiffness, goals, bounded, strict=True)
+                if goal > k
+            )
+        if rise > 0.0:
+            tank.settle(rise)
+        floors = [
+            max(min(d, most), k * floor)
+            for k, d, most, floor in zip(goals, damping, self._damped, self._floor, strict=True)
+        ]
+        changed = changed or floors != damping
+        self.stiffness, self.damping = goals, floors
+        self._set_reach()
+        return changed, share, bounded
+
+    def _set_reach(self) -> None:
+        self._reach = [
+            min(leash, torque / k) if k > 0.0 else leash
+            for k, leash, (torque, _, _) in zip(self.stiffness, self._leash, self._servos, strict=True)
+        ]
 
     def _cap(self, error: list[float], moved: list[float], elapsed: float) -> tuple[list[float], bool]:
         """Spill, then relax the springs, until kinetic + spring + available energy is under the cap. (6)"""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+RESERVE = 1e-12
+"""Left above the floor by whatever takes energy out [J], so that rounding cannot go below it."""
+
 
 class EnergyTank:
     """A store of energy between `minimum` and `maximum` [J], with books of everything that moved.
@@ -68,7 +71,7 @@ class EnergyTank:
 
     def keep(self, energy: float) -> None:
         """Spill whatever is available beyond `energy` [J]."""
-        excess = self.level - self.minimum - max(0.0, energy)
+        excess = self.level - self.minimum - max(RESERVE, energy)
         if excess > 0.0:
             self.spilled += excess
             self._add(-excess)
