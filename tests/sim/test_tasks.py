@@ -12,9 +12,12 @@ from robot_rl.data import schema
 from robot_rl.errors import ConfigError
 from sim.registry import gymnasium_id
 from sim.tasks import TASKS
+from sim.tasks.bin import PRIOR_TASKS
+from sim.tasks.carry import Grip
 from sim.widowx import WidowXEnv
 
 NEAR_MISSES = [(name, kind) for name, task in TASKS.items() for kind in task.near_misses]
+RIGID = [name for name in TASKS if not name.startswith(("cloth", "maze"))]
 PAIRED = [name for name, task in TASKS.items() if task.pair]
 
 
@@ -67,6 +70,64 @@ def test_near_misses_fail_and_rest(name: str, kind: str, environments: dict[str,
         assert not env.task.success(env.scene)
     with pytest.raises(ConfigError, match=kind):
         env.reset(options={"near_miss": f"{kind}x"})
+
+
+def run_expert(env: WidowXEnv) -> bool:
+    """Whether the expert succeeds in the episode that has begun."""
+    for _ in range(env.task_spec.max_steps):
+        *_, terminated, truncated, _ = env.step(env.expert_action())
+        if terminated or truncated:
+            break
+    return terminated
+
+
+@pytest.mark.parametrize("name", RIGID)
+def test_expert_succeeds_and_starts_have_not(name: str, environments: dict[str, WidowXEnv]) -> None:
+    env = environment(environments, name)
+    for seed in range(2):
+        _, info = env.reset(seed=seed)
+        assert info["success"] is False
+        assert run_expert(env)
+
+
+@pytest.mark.parametrize("name", [name for name in RIGID if TASKS[name].pair and name not in PRIOR_TASKS])
+def test_there_and_back_without_a_reset(name: str, environments: dict[str, WidowXEnv]) -> None:
+    env = environment(environments, name)
+    env.reset(seed=3)
+    for way in (TASKS[name].pair, TASKS[name]().name, TASKS[name].pair):
+        assert run_expert(env)
+        _, info = env.reset(options={"keep_scene": True, "task": way})
+        assert env.task_spec.name == way
+        assert info["success"] is False
+        assert info["instruction"] == env.task.instruction
+    env.reset(seed=3)
+    assert env.task_spec.name == f"widowx/{name}"  # a fresh start is the first task again
+
+
+def test_the_prior_tasks_are_twenty_in_scenes_of_their_own() -> None:
+    assert len(PRIOR_TASKS) == 20
+    assert len({task().objects_xml() for task in PRIOR_TASKS.values()}) == 10
+    assert len({task().instruction for task in PRIOR_TASKS.values()}) == 20
+
+
+def test_candies_are_counted(environments: dict[str, WidowXEnv]) -> None:
+    env = environment(environments, "candy_sweep")
+    env.reset(seed=0, options={"near_miss": "half"})
+    share = env.task.reward_terms(env.scene)["swept"]
+    assert 0.4 <= share <= 0.7
+    assert run_expert(env)
+    assert env.task.reward_terms(env.scene)["swept"] >= 0.8
+
+
+def test_grips_fit_the_fingers() -> None:
+    with pytest.raises(ConfigError, match=r"width=0\.05"):
+        Grip(height=0.03, width=0.05)
+    quarter = Grip(height=0.03, width=0.02, period=np.pi / 2)
+    assert quarter.turn(np.pi / 2 + 0.1) == pytest.approx(0.1)
+    assert quarter.turn(-0.2) == pytest.approx(-0.2)
+    np.testing.assert_allclose(
+        Grip(0.04, 0.02, reach=-0.1).tool(np.array([0.3, 0.0, 0.0]), np.pi / 2), [0.3, -0.1, 0.04], atol=1e-12
+    )
 
 
 def test_gymnasium_ids() -> None:
