@@ -95,7 +95,7 @@ def test_forward_and_backward_without_a_reset(
     env = make(forward)
     _, info = env.reset(seed=0)
     assert info["success"] is False
-    longest = []
+    longest: list[float] = []
     for name in (forward, backward, forward):
         if name != forward or longest:
             _, info = env.reset(options={"keep_scene": True, "task": f"widowx/{name}"})
