@@ -1,16 +1,25 @@
-"""Environment steps per second with a 64x64 picture: this project's environments and others' defaults.
+"""Speed and memory of the simulator, beside robosuite, Meta-World and Gymnasium-Robotics.
 
-Each case runs in turns of the same process; a step is one decision of the policy and its picture.
-An episode that ends is reset within its step. `robosuite Lift` is robosuite as it comes (Panda, 20 Hz,
-one 64x64 camera, shadows on); `Meta-World drawer-open-v3` is Meta-World's own `render()` at 64x64 after
-each of its steps.
+A step is one decision of the policy with its observation; an episode that ends is reset within its step.
+Cases run in turns, so ratios hold on a busy machine where the rates do not.
+
+- `side by side`: one environment with one 64x64 picture a step. `its defaults` is the simulator as it comes:
+  robosuite Lift (Panda, 20 Hz, shadows on), Meta-World and Fetch with their own `render()` at 64x64.
+  All but the workers' cases leave Mesa its threads, one a core.
+- `scale`: `widowx/push` in a vector environment of up to two workers, with a picture and without.
+- `pictures`: what a picture's size costs. `memory`: resident memory in a process of its own.
+- `rollout`: the same 100 physics steps by `mujoco.mj_step` and by `mujoco.rollout`, from many states at once.
 """
 
 from __future__ import annotations
 
 import logging
+import multiprocessing as mp
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -18,13 +27,19 @@ import numpy as np
 
 import sim
 from benchmarks.harness import Row, interleaved_rates, ratio_rows, run
+from robot_rl.data import schema
 from robot_rl.errors import MissingExtraError
 
 OURS = ("widowx/push", "metaworld/drawer-open-v3", "robosuite/Lift")
 SUBJECT = "widowx/push"
+TWO_WORKERS = f"{SUBJECT}, 2 workers"
+PHYSICS_STEPS = round(1 / (schema.CONTROL_HZ * schema.PHYSICS_STEP_S))
+MEMBERS = (1, 2, 4, 8, 16)
+SIZES = (64, 128, 224)
+Work = Callable[[], None]
 
 
-def stepper(env: Any, generator: np.random.Generator, picture: bool = False) -> Callable[[], None]:
+def stepper(env: Any, generator: np.random.Generator, picture: bool = False) -> Work:
     """One random step of a Gymnasium environment, with `render()` where the observation holds no picture."""
     env.reset(seed=0)
     shape = env.action_space.shape
@@ -39,7 +54,29 @@ def stepper(env: Any, generator: np.random.Generator, picture: bool = False) -> 
     return step
 
 
-def metaworld_defaults(generator: np.random.Generator) -> Callable[[], None]:
+def vector_stepper(env: sim.ParallelVectorEnv, generator: np.random.Generator) -> Work:
+    """One random step of all members; those that ended are reset."""
+    env.reset(seed=0)
+    shape = env.action_space.shape
+
+    def step() -> None:
+        _, _, terminated, truncated, _ = env.step(generator.uniform(-1, 1, shape).astype(np.float32))
+        if (ended := terminated | truncated).any():
+            env.reset(options={"reset_mask": ended})
+
+    return step
+
+
+@contextmanager
+def vector(members: int, workers: int = 2, **options: Any) -> Iterator[sim.ParallelVectorEnv]:
+    env = sim.ParallelVectorEnv(SUBJECT, members, workers=workers, **options)
+    try:
+        yield env
+    finally:
+        env.close()
+
+
+def metaworld_defaults(generator: np.random.Generator) -> Work:
     """Meta-World through its own registration and renderer."""
     import gymnasium
     import metaworld  # noqa: F401 - registers the environment
@@ -55,7 +92,7 @@ def metaworld_defaults(generator: np.random.Generator) -> Callable[[], None]:
     return stepper(env, generator, picture=True)
 
 
-def robosuite_defaults(generator: np.random.Generator) -> Callable[[], None]:
+def robosuite_defaults(generator: np.random.Generator) -> Work:
     """robosuite as it comes: Panda, its default controller and rate, shadows on."""
     logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)
     import robosuite
@@ -80,29 +117,187 @@ def robosuite_defaults(generator: np.random.Generator) -> Callable[[], None]:
     return step
 
 
-def measure(quick: bool) -> list[Row]:
-    """The rates of every installed case, then the ratios of `widowx/push` to the others."""
-    warnings.simplefilter("ignore")
+def fetch_defaults(generator: np.random.Generator) -> Work:
+    """Gymnasium-Robotics' FetchPush, 25 Hz, with its own renderer."""
+    import gymnasium
+    import gymnasium_robotics
+
+    gymnasium.register_envs(gymnasium_robotics)
+    env = gymnasium.make("FetchPush-v4", render_mode="rgb_array", width=64, height=64)
+    return stepper(env, generator, picture=True)
+
+
+THEIRS: Mapping[str, Callable[[np.random.Generator], Work]] = {
+    "robosuite Lift, its defaults": robosuite_defaults,
+    "Meta-World drawer-open-v3, its defaults": metaworld_defaults,
+    "Gymnasium-Robotics FetchPush-v4, its defaults": fetch_defaults,
+}
+
+
+def side_by_side(rounds: int, seconds: float) -> list[Row]:
+    """One environment of each kind, and ours on two workers, each with a 64x64 picture a step."""
     generator = np.random.default_rng(0)
-    cases: dict[str, Callable[[], None]] = {}
+    cases: dict[str, Work] = {}
+    rows = []
     for task in OURS:
         try:
             cases[task] = stepper(sim.make(task), generator)
-        except MissingExtraError:
-            continue
-    for name, make in (
-        ("robosuite Lift, its defaults", robosuite_defaults),
-        ("Meta-World drawer-open-v3, its renderer", metaworld_defaults),
-    ):
+        except MissingExtraError as error:
+            rows.append(Row(task, f"skipped: {error}", 0.0, ""))
+    for name, make in THEIRS.items():
         try:
             cases[name] = make(generator)
-        except ImportError:
-            continue
-    rounds, seconds = (2, 0.5) if quick else (7, 3.0)
-    rates = interleaved_rates(cases, rounds, seconds)
+        except ImportError as error:
+            rows.append(Row(name, f"skipped: {error}", 0.0, ""))
+    with vector(2) as pair:
+        cases[TWO_WORKERS] = vector_stepper(pair, generator)
+        rates = interleaved_rates(cases, rounds, seconds)
+    rates[TWO_WORKERS] = [2 * rate for rate in rates[TWO_WORKERS]]
+    rows += [Row(name, "steps per second", median(values), "1/s") for name, values in rates.items()]
+    return rows + ratio_rows(rates, SUBJECT, "speed ratio") + ratio_rows(rates, TWO_WORKERS, "speed ratio")
+
+
+def scale(rounds: int, seconds: float) -> list[Row]:
+    """Rates by the number of environments, with the camera and without, against a single environment."""
+    generator = np.random.default_rng(1)
+    rows = []
+    for cameras in ((schema.DEFAULT_CAMERA,), ()):
+        kind = "with a picture" if cameras else "state only"
+        envs = {n: sim.ParallelVectorEnv(SUBJECT, n, workers=min(2, n), cameras=cameras) for n in MEMBERS}
+        single = sim.make(SUBJECT, cameras=cameras)
+        cases = {"single": stepper(single, generator)}
+        cases |= {str(n): vector_stepper(env, generator) for n, env in envs.items()}
+        try:
+            rates = interleaved_rates(cases, rounds, seconds)
+        finally:
+            for env in (*envs.values(), single):
+                env.close()
+        one = rates["single"]
+        for name, values in rates.items():
+            count = 1 if name == "single" else int(name)
+            case = f"{SUBJECT}, {kind}, " + (
+                "one environment, no worker" if name == "single" else f"{count} on {min(2, count)} workers"
+            )
+            rate = [count * value for value in values]
+            rows.append(Row(case, "steps per second", median(rate), "1/s"))
+            rows.append(Row(case, "physics steps per second", PHYSICS_STEPS * median(rate), "1/s"))
+            if name != "single":
+                ratio = median(a / b for a, b in zip(rate, one, strict=True))
+                rows.append(Row(case, "ratio to one environment", ratio, "x"))
+    return rows
+
+
+def pictures(rounds: int, seconds: float) -> list[Row]:
+    """One environment at each picture size, and without a picture."""
+    generator = np.random.default_rng(2)
+    envs = {f"{SUBJECT}, {size}x{size}": sim.make(SUBJECT, image_size=size) for size in SIZES}
+    envs[f"{SUBJECT}, state only"] = sim.make(SUBJECT, cameras=())
+    rates = interleaved_rates({n: stepper(e, generator) for n, e in envs.items()}, rounds, seconds)
+    for env in envs.values():
+        env.close()
     rows = [Row(name, "steps per second", median(values), "1/s") for name, values in rates.items()]
-    return rows + ratio_rows(rates, SUBJECT, "speed ratio")
+    return rows + ratio_rows(rates, f"{SUBJECT}, {SIZES[0]}x{SIZES[0]}", "speed ratio")
+
+
+def rollouts(rounds: int, seconds: float) -> list[Row]:
+    """100 physics steps from each of 16 states: `mj_step` in a loop against `mujoco.rollout`."""
+    import mujoco
+    from mujoco import rollout
+
+    env: Any = sim.make(SUBJECT, cameras=()).unwrapped
+    model, data, count = env.scene.model, env.scene.data, MEMBERS[-1]
+    full = mujoco.mjtState.mjSTATE_FULLPHYSICS
+    states = np.empty((count, mujoco.mj_stateSize(model, full)))
+    for index in range(count):
+        env.reset(seed=index)
+        mujoco.mj_getState(model, data, states[index], full)
+    control = np.repeat(data.ctrl[None], PHYSICS_STEPS, 0)[None].repeat(count, 0)
+    scratch = [mujoco.MjData(model) for _ in range(2)]
+
+    def loop() -> None:
+        for state in states:
+            mujoco.mj_setState(model, data, state, full)
+            data.ctrl[:] = control[0, 0]
+            mujoco.mj_step(model, data, nstep=PHYSICS_STEPS)
+
+    cases: dict[str, Work] = {"mj_step": loop}
+    runners = {}
+    for threads in (1, 2):
+        runners[threads] = rollout.Rollout(nthread=threads if threads > 1 else 0)
+
+        def work(threads: int = threads) -> None:
+            runners[threads].rollout([model] * count, scratch[:threads], states, control)
+
+        cases[f"mujoco.rollout, {threads} thread{'s' * (threads > 1)}"] = work
+    rates = interleaved_rates(cases, rounds, seconds)
+    for runner in runners.values():
+        runner.close()
+    steps = PHYSICS_STEPS * count
+    rows = [Row(n, "physics steps per second", steps * median(values), "1/s") for n, values in rates.items()]
+    for name in list(cases)[1:]:
+        ratio = median(a / b for a, b in zip(rates[name], rates["mj_step"], strict=True))
+        rows.append(Row(f"{name} / mj_step", "speed ratio", ratio, "x"))
+    return rows
+
+
+def resident_mib() -> float:
+    """Resident memory of this process [MiB]."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _memory_of_environments(options: dict[str, Any], count: int, answer: Any) -> None:
+    first = sim.make(SUBJECT, **options)
+    first.reset(seed=0)
+    before = resident_mib()
+    envs = [sim.make(SUBJECT, **options) for _ in range(count)]
+    for env in envs:
+        env.reset(seed=0)
+    answer.send((resident_mib() - before) / count)
+
+
+def _memory_growth(options: dict[str, Any], steps: int, answer: Any) -> None:
+    step = stepper(sim.make(SUBJECT, **options), np.random.default_rng(3))
+    for _ in range(steps // 10):  # caches fill
+        step()
+    before = resident_mib()
+    for _ in range(steps):
+        step()
+    answer.send(resident_mib() - before)
+
+
+def _in_a_process(measure: Callable[..., None], *arguments: Any) -> float:
+    context = mp.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=measure, args=(*arguments, theirs))
+    process.start()
+    theirs.close()
+    value: float = ours.recv()
+    process.join()
+    return value
+
+
+def memory(steps: int) -> list[Row]:
+    """Memory of an environment more, and what is added over `steps` steps."""
+    rows = []
+    for kind, options in (("with a picture", {}), ("state only", {"cameras": ()})):
+        one = _in_a_process(_memory_of_environments, options, 8)
+        rows.append(Row(f"{SUBJECT}, {kind}", "memory an environment", one, "MiB"))
+        grown = _in_a_process(_memory_growth, options, steps)
+        rows.append(Row(f"{SUBJECT}, {kind}", f"memory added over {steps:,} steps", grown, "MiB"))
+    return rows
+
+
+def measure(quick: bool) -> list[Row]:
+    """Every part, in the order of the module's description."""
+    warnings.simplefilter("ignore")
+    rounds, seconds = (2, 0.5) if quick else (7, 3.0)
+    rows = side_by_side(rounds, seconds)
+    for part in (scale, pictures, rollouts):
+        rows += part(rounds, seconds)
+    return rows + memory(2_000 if quick else 100_000)
 
 
 if __name__ == "__main__":
-    run("sim", ("mujoco", "gymnasium", "metaworld", "robosuite", "numpy"), measure)
+    packages = ("mujoco", "gymnasium", "metaworld", "robosuite", "gymnasium-robotics", "numpy")
+    run("sim", packages, measure)
