@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LATEST := .venv-latest
 JOBS ?= 2
 
-.PHONY: demo setup test test-latest check-tasks lint smoke clean
+.PHONY: demo setup test test-latest check-tasks lint smoke adversaries clean
 
 demo: setup
 	$(BIN)/robot-rl pipeline
@@ -41,6 +41,10 @@ $(LATEST)/.ready: pyproject.toml constraints.txt | setup
 	$(LATEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LATEST)/constraints.txt -e '.[dev]'
 	$(LATEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade mujoco
 	touch $@
+
+# 100,000 steps of each attack on the passivity filter, five seeds, and the same without it: an hour.
+adversaries: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.safety --adversaries --json benchmarks/results/adversaries.json
 
 clean:
 	rm -rf $(VENV) $(LATEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

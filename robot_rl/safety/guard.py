@@ -68,7 +68,7 @@ class CommandGuard:
     def __init__(self, config: GuardConfig) -> None:
         self.config = config
         self.passivity = PassivityFilter(config.passivity) if config.passivity is not None else None
-        self._gains = [list(config.stiffness), list(config.damping)]
+        self._stiffness, self._damping = list(config.stiffness), list(config.damping)
         self._joints = len(config.names)
         self._hard = list(zip(config.lower, config.upper, strict=True))
         self._limits = list(
@@ -120,7 +120,7 @@ class CommandGuard:
         self._last_step = -math.inf
         self._measured_at = self._filtered_at = now
         if self.passivity is not None:
-            self.passivity.reset(numbers, self._nearest(numbers), *self._gains)
+            self.passivity.reset(numbers, self._nearest(numbers), self._stiffness, self._damping)
         self._hold()
 
     def estop(self) -> None:
@@ -276,7 +276,9 @@ class CommandGuard:
         if self.passivity is not None:
             # Between the measurements, not between the steps: what moved is credited for its own time.
             elapsed, self._filtered_at = self._measured_at - self._filtered_at, self._measured_at
-            self._scale, _, why = self.passivity.advance(self._measured, setpoint, *self._gains, elapsed)
+            self._scale, _, why = self.passivity.advance(
+                self._measured, setpoint, self._stiffness, self._damping, elapsed
+            )
             allowed = self._nearest(self.passivity.setpoint)
             if allowed != self.passivity.setpoint:
                 self.passivity.hold(self._measured, allowed)

@@ -135,7 +135,8 @@ class PassivityFilter:
             columns.append(numbers)
         if self._fault:
             return self._stop(where, self._fault)
-        share, share_k, reason = self.advance(where, *columns, elapsed_s)
+        asked, stiff, damped = columns
+        share, share_k, reason = self.advance(where, asked, stiff, damped, elapsed_s)
         return self._result(share, share_k, reason)
 
     def advance(

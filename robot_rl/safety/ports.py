@@ -116,14 +116,9 @@ class CartesianPassivityFilter:
             elapsed, meter = (max(period, elapsed_s), elapsed_s) if known else (0.0, 0.0)
         self._running = True
         wanted = _offset(where, asked)
-        error, share, share_k, reason = spring.step(
-            _offset(where, self._target),
-            _offset(self._pose, where),
-            wanted,
-            *(_isotropic(values) for values, _ in gains),
-            elapsed,
-            meter,
-        )
+        before, moved = _offset(where, self._target), _offset(self._pose, where)
+        stiff, damped = (_isotropic(values) for values, _ in gains)
+        error, share, share_k, reason = spring.step(before, moved, wanted, stiff, damped, elapsed, meter)
         self._pose = where
         self._target = asked if error == wanted else _displaced(where, error)
         return self._result(share, share_k, reason)
@@ -131,7 +126,8 @@ class CartesianPassivityFilter:
     def _result(self, share: float, share_k: float, reason: str) -> CartesianFiltered:
         spring = self._spring
         return CartesianFiltered(
-            *(part.copy() for part in self._target),
+            self._target[0].copy(),
+            self._target[1].copy(),
             np.array(spring.stiffness),
             np.array(spring.damping),
             share,
