@@ -6,6 +6,7 @@ T steps, N members, A action dimensions.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,15 +28,22 @@ class RefineConfig:
     iterations: int = 40
     horizon: int = 32
     """Steps that every member takes in one iteration."""
+    average: float = 0.85
+    """Of the weights from one iteration to the next: what is measured and kept is their running mean. Single
+    iterations swing by ten points and more, imagined or real; 0 keeps the weights as they are."""
     select_every: int = 5
     """Iterations between two measurements of the deterministic policy on the validation seeds."""
+    select_episodes: int = 128
+    """Imagined episodes a measurement, at least; whole batches of the environment."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "horizon", "select_every"):
+        for name in ("iterations", "horizon", "select_every", "select_episodes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"refine.{name}={getattr(self, name)}; expected at least 1")
+        if not 0 <= self.average < 1:
+            raise ConfigError(f"refine.average={self.average}; expected 0 <= average < 1")
 
 
 @dataclass
@@ -83,6 +91,7 @@ class RefineLearner:
         self.ppo = PPO(policy, copy.deepcopy(policy), config.ppo)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._iterations = self._episodes = 0
+        self._averaged = copy.deepcopy(policy)
         self._best = copy.deepcopy(policy.state_dict())
         self._best_success = -1.0
 
@@ -90,9 +99,12 @@ class RefineLearner:
         """One iteration: imagine, learn, and every `select_every` iterations measure."""
         if self._iterations == 0:
             self._select()  # the clone itself stands as long as nothing beats it
-        rollout, metrics = self._imagine(schema.SEED_ROLLOUTS + self._episodes, self._generator)
+        rollout, metrics = self._imagine(self.policy, schema.SEED_ROLLOUTS + self._episodes, self._generator)
         metrics |= self.ppo.update(rollout)
         self._iterations += 1
+        with torch.no_grad():
+            rate = 1 - self.config.average
+            torch._foreach_lerp_(list(self._averaged.parameters()), list(self.policy.parameters()), rate)
         if self._iterations % self.config.select_every == 0 or self._iterations == self.total_updates:
             metrics["validation_success"] = self._select()
         return metrics | {"best_validation_success": self._best_success}
@@ -103,29 +115,32 @@ class RefineLearner:
         return self._best_success
 
     def selected_policy(self) -> ActorPolicy:
-        """A copy of the policy with the highest imagined success on the validation seeds so far."""
+        """A copy of the averaged policy with the highest imagined success on the validation seeds so far."""
         policy = copy.deepcopy(self.policy)
         policy.load_state_dict(self._best)
         return policy
 
     def _select(self) -> float:
-        """Deterministic imagined success; keeps the weights if it is higher than any before.
+        """Deterministic imagined success of the averaged policy; kept if it is higher than any before.
 
         On ties the earlier stand, which lie nearer to the clone: where it imagines nothing but success
         already, there is nothing to learn from the model, only to exploit.
         """
-        _, metrics = self._imagine(schema.SEED_VALIDATION, None)
-        success = metrics["imagined_success"]
+        members = self.env.num_envs
+        batches = math.ceil(self.config.select_episodes / members)
+        seeds = [schema.SEED_VALIDATION + batch * members for batch in range(batches)]
+        measured = [self._imagine(self._averaged, seed, None)[1]["imagined_success"] for seed in seeds]
+        success = sum(measured) / batches
         if success > self._best_success:
-            self._best, self._best_success = copy.deepcopy(self.policy.state_dict()), success
+            self._best, self._best_success = copy.deepcopy(self._averaged.state_dict()), success
         return success
 
     @torch.no_grad()
     def _imagine(
-        self, first_seed: int, generator: torch.Generator | None
+        self, policy: ActorPolicy, first_seed: int, generator: torch.Generator | None
     ) -> tuple[Rollout, dict[str, float]]:
         """`horizon` steps of all members from consecutive seeds; the mean acts without a generator."""
-        policy, ppo, device = self.policy, self.ppo, self.policy.device
+        ppo, device = self.ppo, policy.device
         members = self.env.num_envs
         seeds = first_seed + np.arange(members)
         following = first_seed + members
@@ -172,6 +187,7 @@ class RefineLearner:
     def state_dict(self) -> dict[str, Any]:
         return {
             "ppo": self.ppo.state_dict(),
+            "averaged": dict(self._averaged.state_dict()),
             "generator": self._generator.get_state(),
             "iterations": self._iterations,
             "episodes": self._episodes,
@@ -181,6 +197,7 @@ class RefineLearner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.ppo.load_state_dict(state["ppo"])
+        self._averaged.load_state_dict(state["averaged"])
         self._generator.set_state(state["generator"])
         self._iterations, self._episodes = state["iterations"], state["episodes"]
         self._best, self._best_success = state["best"], state["best_success"]
