@@ -120,7 +120,7 @@ class CarryTask(Task):
     travel: ClassVar[float]
     """Height of the body's origin on the way [m]."""
     tolerance: ClassVar[float] = 0.01
-    near_misses = ("beside", "held", "grasped")
+    near_misses: ClassVar[tuple[str, ...]] = ("beside", "held", "grasped")
     reward_weights = {"success": 1.0, "body_to_goal": 0.5, "tool_to_body": 0.1}  # noqa: RUF012
 
     @abstractmethod
