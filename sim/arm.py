@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError
-from sim.arm_model import ArmParameters, arm_model
+from sim.arm_model import ROBOTS, ArmParameters, arm_model
 from sim.control import ImpedanceConfig, check_control_mode, make_drive
 from sim.kinematics import ArmKinematics, Pose, matrix_from_rpy, rpy_from_matrix
 from sim.randomisation import Imperfections
@@ -241,10 +241,19 @@ class WidowXArm:
             imperfections.start(self._setpoint, self.measured, self.data)
 
     def place(self, pose: Pose, gripper: float) -> None:
-        """Put the arm at rest at `pose` with gripper opening `gripper` (no motion, for resets)."""
+        """Put the arm at rest at `pose` with gripper opening `gripper` (no motion, for resets).
+
+        Raises:
+            ConfigError: this arm cannot reach it.
+        """
         home = np.array(self.controller.arm.home)
         home[0] = math.atan2(pose.position[1], pose.position[0])
-        joints, _ = self.kinematics.inverse(pose, home, iterations=50)
+        joints, error = self.kinematics.inverse(pose, home, iterations=50)
+        if error > UNREACHABLE:
+            raise ConfigError(
+                f"robot {self.controller.arm.name} cannot reach {pose.position.round(3).tolist()} m, where "
+                f"this task puts it (off by {error:.3f}); choose another of {', '.join(ROBOTS)}"
+            )
         self._setpoint = np.append(joints, finger_travel(gripper))
         self.data.qpos[self._qpos] = self._setpoint
         self.data.qpos[self._right_finger] = -self._setpoint[6]

@@ -35,6 +35,7 @@ class ArmModel:
         max_speed: velocity limit of each joint [rad/s], (6,).
         home: joint angles (6,) [rad] that point the tool down in front of the base: where inverse kinematics
             start from, with the first joint turned towards the target.
+        tool: distance of the site `tool` from `gripper_link`, along x [m].
     """
 
     name: str
@@ -42,6 +43,7 @@ class ArmModel:
     joints: tuple[str, ...]
     max_speed: tuple[float, ...]
     home: tuple[float, ...]
+    tool: float
 
     @property
     def path(self) -> Path:
@@ -58,6 +60,7 @@ WIDOWX_250S = ArmModel(
     joints=("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate"),
     max_speed=(math.pi,) * 6,
     home=(0.0, -0.3, 0.6, 0.0, 1.2, 0.0),
+    tool=0.0935,
 )
 # Of the published velocity limits the smaller ones: sources disagree.
 WIDOWX_AI = ArmModel(
@@ -66,6 +69,7 @@ WIDOWX_AI = ArmModel(
     joints=("joint_0", "joint_1", "joint_2", "joint_3", "joint_4", "joint_5"),
     max_speed=(3.375, 3.375, 3.375, 7.0, 7.0, 7.0),
     home=(0.0, 1.6, 1.3, -1.2, 0.0, 0.0),
+    tool=0.156062,
 )
 ROBOTS = {arm.name: arm for arm in (WIDOWX_250S, WIDOWX_AI)}
 

@@ -54,7 +54,8 @@ class Scene:
     Args:
         objects: MJCF inside the world body.
         workspace: of the arm.
-        held: MJCF of what the gripper holds and cannot lose, in the frame of `gripper_link`.
+        held: MJCF of what the gripper holds and cannot lose, in the frame of the 250 S's `gripper_link`;
+            with another arm it is at the same place from the tool.
         sections: MJCF beside the world body, such as actuators.
         arm: makes the arm's driver from model, data and workspace.
         robot: which arm stands there.
@@ -73,6 +74,8 @@ class Scene:
         xml = SCENE.format(
             robot=robot.file, size=MAX_PICTURE, cameras=cameras, objects=objects, sections=sections
         )
+        if held and robot != WIDOWX_250S:
+            held = f'<frame pos="{robot.tool - WIDOWX_250S.tool} 0 0">{held}</frame>'
         arm_xml = robot.path.read_text().replace(_TOOL, held + _TOOL)
         self.model = mujoco.MjModel.from_xml_string(xml, {robot.file: arm_xml.encode()})
         self.data = mujoco.MjData(self.model)

@@ -115,6 +115,7 @@ def test_limits_efforts_and_masses(arm: ArmModel) -> None:
         np.testing.assert_allclose(model.joint(joint).range, limits, atol=1e-4)
         assert tuple(model.jnt_actfrcrange[model.joint(joint).id]) == (-effort, effort)
         assert tuple(model.actuator(joint).forcerange) == (-effort, effort)
+    assert model.site("tool").pos[0] == arm.tool == TOOL[arm.name]
     assert model.body_subtreemass[0] == pytest.approx(MASS[arm.name], abs=0.08)
 
 
@@ -260,7 +261,7 @@ def test_the_arm_holds_its_commanded_pose(robot: str) -> None:
         assert degrees < 0.5
 
 
-@pytest.mark.parametrize("task", ["reach", "push", "pick_place"])
+@pytest.mark.parametrize("task", ["reach", "push", "pick_place", "candy_sweep"])
 def test_the_experts_work_with_the_other_arm(task: str) -> None:
     env = sim.make(f"widowx/{task}", cameras=(), robot="widowx_ai")
     assert env.unwrapped.task_spec.robot == "widowx_ai"  # type: ignore[attr-defined]
