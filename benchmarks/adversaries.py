@@ -31,6 +31,8 @@ TOLERANCE_J = 1e-6
 """Largest rise of S in a step that counts as none, without contact."""
 
 BLOWN_UP_J = 1e4
+RESTART = 500
+"""Steps after which arm and tank start anew."""
 
 
 class Plant:
@@ -210,34 +212,36 @@ def assail(
     """Let `attack` drive `plant` for `steps` periods, through a filter, or with none (`config` None)."""
     rng = np.random.default_rng(seed)
     passivity = PassivityFilter(config) if config is not None else None
-    plant.reset()
-    outcome, q, v, u, stiffness, damping = Outcome(), HOME, NONE, HOME, STIFFNESS, DAMPING
-    tank, account, booked_metered = 0.0, [], 0.0
-    if passivity is not None:
-        passivity.reset(q, u, stiffness, damping)
-        tank = passivity.tank.level
-    before = tank + plant.kinetic()
+    torque = np.array(config.per_joint("torque_limit", 6) if config is not None else [math.inf] * 6)
+    outcome, account, before = Outcome(), [], 0.0
     for k in range(steps):
-        asked = attack(rng, k, q, v, u)
-        at = q
+        since = k % RESTART
+        if since == 0:  # a full tank again: an attack that has run dry shows nothing
+            plant.reset()
+            q, v, u, stiffness, damping, tank, booked_metered = HOME, NONE, HOME, STIFFNESS, DAMPING, 0.0, 0.0
+            if passivity is not None:
+                passivity.reset(q, u, stiffness, damping)
+                tank = passivity.tank.level
+        asked = attack(rng, since, q, v, u)
         new, new_stiffness, new_damping, level = *asked, tank
         if passivity is not None:
-            pending = passivity.pending(at)
-            result = passivity.step(q=at, setpoint=asked[0], stiffness=asked[1], damping=asked[2])
+            pending = passivity.pending(q) if since else 0.0
+            result = passivity.step(q=q, setpoint=asked[0], stiffness=asked[1], damping=asked[2])
             new, new_stiffness, new_damping = result.setpoint, result.stiffness, result.damping
             level = result.tank
             outcome.delivered += (result.scale - outcome.delivered) / (k + 1)
             outcome.tank_violations += not passivity.tank.minimum <= level <= passivity.tank.maximum
-            # The account: what was in, the refill, the springs' change. More than that is created energy.
-            change = _spring(new_stiffness, new, at) - _spring(stiffness, u, at)
+            # The account: what was in, the refill, the springs' change. More than that is created energy;
+            # less is lost, which only the brim may do.
+            change = _spring(new_stiffness, new - q) - _spring(stiffness, u - q, torque)
             metered = passivity.tank.metered
-            error = level - (tank + (pending if k else 0.0) + metered - booked_metered - change)
+            error = level - (tank + pending + metered - booked_metered - change)
             booked_metered = metered
             account.append(error if error > 0 or level < passivity.tank.maximum - 0.5 else 0.0)
         u, stiffness, damping, tank = new, new_stiffness, new_damping, level
-        kinetic, spring = plant.kinetic(), _spring(stiffness, u, at)
+        kinetic, spring = plant.kinetic(), _spring(stiffness, u - q)
         energy = kinetic + spring + tank
-        if k:
+        if since:
             outcome.largest_rise = max(outcome.largest_rise, energy - before)
             outcome.rises += energy - before > tolerance
         before = energy
@@ -247,16 +251,19 @@ def assail(
             outcome.steps = k + 1
             return outcome
         plant.advance(u, stiffness, damping)
-        q = plant.position
+        at, q = q, plant.position
         v = (q - at) / PERIOD_S
     outcome.steps = steps
     outcome.residual = math.fsum(map(abs, account))
     return outcome
 
 
-def _spring(stiffness: Floats, setpoint: Floats, position: Floats) -> float:
-    error = setpoint - position
-    return 0.5 * float(error @ (stiffness * error))
+def _spring(stiffness: Floats, error: Floats, torque: Floats | float = math.inf) -> float:
+    """Energy of springs whose pull is cut at `torque` [J]."""
+    pull = stiffness * np.abs(error)
+    with np.errstate(invalid="ignore"):
+        cut = torque * (np.abs(error) - 0.5 * torque / stiffness)
+    return float(np.where(pull > torque, cut, 0.5 * pull * np.abs(error)).sum())
 
 
 def search(
