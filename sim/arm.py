@@ -13,7 +13,8 @@ import numpy.typing as npt
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError
 from sim.arm_model import ROBOTS, ArmParameters, arm_model
-from sim.control import ImpedanceConfig, check_control_mode, make_drive
+from sim.control import check_control_mode, make_drive
+from sim.impedance import ImpedanceConfig
 from sim.kinematics import ArmKinematics, Pose, matrix_from_rpy, rpy_from_matrix
 from sim.randomisation import Imperfections
 from sim.spec import CommandFilter, FloatArray

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError, unknown
 from sim.arm import ArmConfig, Executed
-from sim.control import ImpedanceConfig
+from sim.impedance import ImpedanceConfig
 from sim.randomisation import RandomisationConfig
 from sim.scene import CAMERAS, MAX_PICTURE
 from sim.spec import CommandFilter, Observation, TaskSpec, config_of, parse_action

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from robot_rl.errors import ConfigError
-from sim.control import CONTROL_MODES, CartesianImpedance, ImpedanceConfig, make_drive
+from sim.control import CONTROL_MODES, make_drive
+from sim.impedance import CartesianImpedance, ImpedanceConfig
 from sim.kinematics import ARM_XML, JOINTS, ArmKinematics, Pose, matrix_from_rpy
 
 HOME = np.array([0.2, -0.3, 0.6, 0.1, 1.2, 0.0])
