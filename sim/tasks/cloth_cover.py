@@ -13,13 +13,13 @@ from sim.scene import Scene
 from sim.spec import FloatArray
 from sim.tasks.cloth import ClothTask
 
-BLOCK = np.array([0.29, 0.08])
+BLOCK = np.array([0.29, 0.072])
 BLOCK_HALF = np.array([0.02, 0.02, 0.014])
 COVERED, UNCOVERED = 0.95, 0.0
 """Share of the block's top hidden under the cloth from which it counts as covered, and to which as not."""
 _TOP = np.array([(x, y, BLOCK_HALF[2]) for x, y in itertools.product(np.linspace(-0.02, 0.02, 6), repeat=2)])
 _LIES = 2 * BLOCK_HALF[2] + 0.025  # height of the cloth over the block [m]
-_BESIDE = 0.145  # from the block's middle to that of a cloth beside it [m]
+_BESIDE = 0.138  # from the block's middle to that of a cloth beside it [m]
 
 
 class _CoverTask(ClothTask):
