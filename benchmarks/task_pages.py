@@ -1,7 +1,7 @@
 """The tasks on paper: docs/tasks.md, and a sheet of pictures for each task in docs/images/tasks/.
 
 `python -m benchmarks.task_pages` writes the page from the tasks themselves and the figures in
-benchmarks/results/tasks.json; `--sheets all` (or names) draws the pictures anew.
+benchmarks/results/tasks/; `--sheets all` (or names) draws the pictures anew.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from benchmarks.tasks import make
+from benchmarks.tasks import EPISODES, make
 from robot_rl.data import schema
 from sim.registry import gymnasium_id
 from sim.tasks import TASKS
@@ -25,17 +25,18 @@ from sim.tasks.bin import PRIOR_TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, SHEETS = ROOT / "docs/tasks.md", ROOT / "docs/images/tasks"
-RESULTS = ROOT / "benchmarks/results/tasks.json"
+RESULTS = ROOT / "benchmarks/results/tasks"
+"""Files of `benchmarks.tasks --json`, one a measurement."""
 TILE = 176
 PRIOR_SHEET = "prior"
 
 INTRODUCTION = """# The WidowX tasks
 
-Written by `python -m benchmarks.task_pages`; figures by `python -m benchmarks.tasks --json
-benchmarks/results/tasks.json`: success of the scripted expert over {episodes} held-out seeds without
-noise and at the documented noise on its actions (standard deviation, actions in [-1, 1]), with the mean
-number of steps, and, for pairs, successes in a row on one scene that is never reset. Success is judged
-on the simulator's state.
+Written by `python -m benchmarks.task_pages`; figures by `python -m benchmarks.tasks --json FILE` (or some
+tasks: `--push --lift`) with the files in benchmarks/results/tasks/: success of the scripted expert over
+{episodes} held-out seeds without noise and at the documented noise on its actions (standard deviation,
+actions in [-1, 1]), with the mean number of steps, and, for pairs, successes in a row on one scene that is
+never reset. Success is judged on the simulator's state. An empty cell has not been measured.
 
 - `env.reset(options={{"keep_scene": True, "task": "widowx/pot_lid_off"}})` goes on in the scene as it
   is, with that task's instruction, success, reward and expert; with `sim.ParallelVectorEnv` for the
@@ -99,13 +100,15 @@ def draw_sheets(names: list[str]) -> None:
         sheet(labelled, 4).save(SHEETS / f"{PRIOR_SHEET}.jpg", quality=85)
 
 
-def figures() -> tuple[dict[tuple[str, str], float], int]:
-    """(case, metric) -> value of the last measurement, and its number of episodes (0 where there is none)."""
-    if not RESULTS.exists():
-        return {}, 0
-    result = json.loads(RESULTS.read_text())
-    rows = {(row["case"], row["metric"]): float(row["value"]) for row in result["rows"]}
-    return rows, int(result.get("episodes", 100))
+def figures() -> dict[tuple[str, str], float]:
+    """(case, metric) -> value, of all full measurements."""
+    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    return {
+        (row["case"], row["metric"]): float(row["value"])
+        for result in results
+        if "--quick" not in result["command"]
+        for row in result["rows"]
+    }
 
 
 def measured(task: type[Task], rows: dict[tuple[str, str], float]) -> list[str]:
@@ -140,9 +143,9 @@ def section(name: str) -> str:
 
 def page() -> str:
     """The text of docs/tasks.md."""
-    rows, episodes = figures()
+    rows = figures()
     lines = [
-        INTRODUCTION.format(episodes=episodes or 100),
+        INTRODUCTION.format(episodes=EPISODES),
         "| task | success | noise | success at that noise | steps | in a row of 20 |",
         "|---|---|---|---|---|---|",
         *(f"| {' | '.join([f'`{task.name}`', *measured(task, rows)])} |" for task in TASKS.values()),

@@ -4,11 +4,13 @@ For each registered task: success of the scripted expert on held-out seeds witho
 `demo_noise`, and the mean number of steps; for candies also the mean share swept. For each pair, on one
 scene that is never reset: how many of the alternating forward and backward episodes succeed.
 
+All tasks by default; `--push --lift` measures these alone.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -24,6 +26,7 @@ from sim.widowx import WidowXEnv
 
 EPISODES, ALTERNATIONS = 100, 20
 QUICK_EPISODES, QUICK_ALTERNATIONS = 5, 4
+PROCESSES = 2
 
 
 def episode(env: WidowXEnv, noise: float, generator: np.random.Generator) -> tuple[bool, int]:
@@ -86,19 +89,25 @@ def task_rows(name: str, episodes: int, alternations: int) -> list[Row]:
     return rows
 
 
-def measure(quick: bool, names: Sequence[str] = tuple(TASKS), processes: int = 2) -> list[Row]:
-    """The rows of the tasks `names`."""
+def measure(quick: bool, names: Sequence[str]) -> list[Row]:
+    """The rows of the tasks `names`, two at a time."""
     one = partial(
         task_rows,
         episodes=QUICK_EPISODES if quick else EPISODES,
         alternations=QUICK_ALTERNATIONS if quick else ALTERNATIONS,
     )
-    if processes == 1:
-        return [row for name in names for row in one(name)]
+    if len(names) == 1:
+        return one(names[0])
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         return [row for rows in pool.map(one, names) for row in rows]
 
 
 if __name__ == "__main__":
-    run("tasks", ("mujoco", "gymnasium", "numpy"), measure)
+    chosen = [name for name in TASKS if f"--{name}" in sys.argv] or list(TASKS)
+    run(
+        "tasks",
+        ("mujoco", "gymnasium", "numpy"),
+        partial(measure, names=chosen),
+        flags=[f"--{name}" for name in TASKS],
+    )
