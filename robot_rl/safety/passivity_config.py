@@ -51,7 +51,7 @@ class PassivityConfig:
     tank_start_j: float | None = None
     power_w: float = 0.0
     max_power_w: float | None = None
-    refill: float = 0.9
+    refill: float = 0.8
     period_s: float = 0.02
     servo_period_s: float = 0.002
     leash: PerJoint = None

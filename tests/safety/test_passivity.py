@@ -181,7 +181,7 @@ def test_nothing_is_refilled_for_a_time_nobody_knows() -> None:
     assert gained(None) == 0.0
     assert gained(math.nan) == gained(-1.0) == 0.0
     once = gained(H)
-    assert once == pytest.approx(0.9 * ((D - K * 0.001) @ moved**2) / H)
+    assert once == pytest.approx(0.8 * ((D - K * 0.001) @ moved**2) / H)
     assert gained(4 * H) == pytest.approx(once / 4)  # a late step: the same way, slower
     assert gained(H / 4) == pytest.approx(once)  # an early one is not trusted
     assert gained(None, None) == pytest.approx(once)
@@ -359,7 +359,7 @@ def test_the_cartesian_form_pays_for_translation_and_rotation() -> None:
         last = pose
         pose = [pose[0] + rng.normal(0, 0.004, 3), rotation_matrix(rng.normal(0, 0.02, 3)) @ pose[1]]
         moved = np.concatenate([pose[0] - last[0], rotation_vector(pose[1] @ last[1].T)])
-        refill = 0.9 * float((damping - 0.001 * k) @ moved**2) / H if step else 0.0
+        refill = 0.8 * float((damping - 0.001 * k) @ moved**2) / H if step else 0.0
         expected = level + energy(k, target, pose) + refill
         asked = (pose[0] + rng.normal(0, 0.1, 3), rotation_matrix(rng.normal(0, 0.5, 3)) @ pose[1])
         stiffness = gains * np.concatenate([rng.uniform(0.2, 2, 3), np.full(3, rng.uniform(0.2, 2))])
