@@ -42,7 +42,7 @@ MASS = 2.0
 DAMPING_RATIO = 1.0
 FORCE_CUTOFF_HZ = 10.0
 FULL_TANK = 1.0
-"""What `state` says of the tank when there is none [J]."""
+"""Brim of the tank that `state` tells of when no filter has one [J]: nothing is limited by it."""
 _UPRIGHT = (("z", 1500.0, 90.0), ("roll", 30.0, 2.7), ("pitch", 30.0, 2.7), ("yaw", 15.0, 0.8))
 """Springs that never change: direction, stiffness [N/m or N m/rad], damping [N s/m or N m s/rad]."""
 _SUBSTEPS = 2
@@ -136,6 +136,7 @@ class PegArm(WidowXArm):
         self.command_filter: Any = None
         """A `SpringFilter`, or None."""
         self.ledger = EnergyLedger()
+        self.full_tank = FULL_TANK
         self._low, self._high = np.array(workspace.low), np.array(workspace.high)
         self._springs = np.array([model.actuator(f"spring_{axis}").id for axis in "xyz"])
         self._dofs = np.array([model.joint(joint).dofadr[0] for joint in JOINTS])
@@ -161,7 +162,7 @@ class PegArm(WidowXArm):
         """An episode begins, with the springs as they are: a full tank, and new accounts."""
         self.peak_force = self.step_energy = self.excess_energy = 0.0
         self.ledger.reset()
-        self.scale, self.tank = 1.0, FULL_TANK
+        self.scale, self.tank = 1.0, self.full_tank
         if self.command_filter is not None:
             self._refresh()
             self.command_filter.reset(self.position, self._target[:2], self.stiffness, self.damping)
@@ -199,7 +200,8 @@ class PegArm(WidowXArm):
     def state(self) -> npt.NDArray[np.float32]:
         """(14,) `state_names`: position from `reference` [m], velocity [m/s], filtered contact force on the
         peg [N], spring [m], its stiffness as in an action, the task's hint, and of the spring filter the
-        tank [J] and the least scale of the last step (without a filter `FULL_TANK` and 1)."""
+        tank [J] and the least scale of the last step; without one, what a tank that limits nothing would
+        hold, and 1."""
         values = [
             *(self.position - self.reference), *self.velocity, *self.force, *self.spring,
             *action_of(self.stiffness), self.hint, self.tank, self.scale,
@@ -256,6 +258,8 @@ class PegArm(WidowXArm):
         self._tune()
         injected = _energy(self._target[:2] - position, self.stiffness) - before
         self.ledger.inject(injected)
+        if self.command_filter is None:
+            self.tank = max(0.0, min(self.full_tank, self.tank - injected))
         self.excess_energy += max(0.0, requested - injected)
         return reason
 
@@ -278,7 +282,10 @@ class PegArm(WidowXArm):
         self._refresh()
         velocity = self.velocity
         self._power = float(velocity @ (self.damping * velocity))
-        self.ledger.dissipated += (before + self._power) / 2 * self._look_s
+        dissipated = (before + self._power) / 2 * self._look_s
+        self.ledger.dissipated += dissipated
+        if self.command_filter is None:
+            self.tank = min(self.full_tank, self.tank + dissipated)
         force: Any = 0.0
         if self.data.ncon:
             mujoco.mj_rnePostConstraint(self.model, self.data)

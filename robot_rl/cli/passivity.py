@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from gymnasium.vector import VectorWrapper
 
 import sim
 from robot_rl.agents.bc import BCConfig, BCLearner
@@ -40,7 +40,7 @@ from robot_rl.trainers.online import OnlineConfig, OnlineLearner
 from robot_rl.trainers.protocols import Observations
 from robot_rl.trainers.rollout import EpisodeOrigin, rollout
 from robot_rl.trainers.run import Run, command_line
-from sim.peg import PegArm
+from sim.peg import FULL_TANK, PegArm
 
 TASK = "widowx/maze"
 VARIANTS = ("aware", "agnostic")
@@ -48,7 +48,6 @@ FILTERS = ("filter", "none")
 TOLERANCE_J = 0.002
 """The ledger integrates dissipation over 10 ms: from this much over the budget it is a violation [J]."""
 GUARD = ActionGuardConfig(max_change=2.0, absolute=(2, 3))
-_ENERGY = ("tank", "scale")
 
 
 @dataclass(frozen=True)
@@ -105,21 +104,23 @@ class PassivityStudyConfig:
         )  # fmt: skip
 
 
-class Blind:
-    """A policy to which the tank always reads `level` [J] and the last scale 1. A `protocols.Policy`."""
+def blinded(observations: Observations) -> Observations:
+    """`observations` (N, ...) in which the tank reads full and the last scale 1."""
+    state = observations[schema.STATE].copy()
+    state[:, [PegArm.state_names.index(name) for name in ("tank", "scale")]] = FULL_TANK, 1.0
+    return {**observations, schema.STATE: state}
 
-    def __init__(self, policy: PolicyRunner, level: float) -> None:
-        self._policy = policy
-        self._columns = [PegArm.state_names.index(name) for name in _ENERGY]
-        self._values = np.array([level, 1.0], np.float32)
 
-    def reset(self, mask: npt.NDArray[np.bool_], seeds: npt.NDArray[np.int64]) -> None:
-        self._policy.reset(mask, seeds)
+class BlindEnv(VectorWrapper):
+    """What an agnostic policy is trained in: it never sees the tank."""
 
-    def act(self, observations: Observations) -> npt.NDArray[np.float32]:
-        state = observations[schema.STATE].copy()
-        state[:, self._columns] = self._values
-        return self._policy.act({**observations, schema.STATE: state})
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        observations, info = self.env.reset(seed=seed, options=options)
+        return blinded(observations), info
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        observations, *rest = self.env.step(actions)
+        return (blinded(observations), *rest)  # type: ignore[return-value]
 
 
 def cell(out: Path, variant: str, seed: int, config: PassivityStudyConfig, progress: Progress) -> Path:
@@ -151,7 +152,7 @@ def cell(out: Path, variant: str, seed: int, config: PassivityStudyConfig, progr
 def _train(run: Run, variant: str, seed: int, config: PassivityStudyConfig, progress: Progress) -> None:
     aware = variant == "aware"
     spring_filter: Any = functools.partial(PassivityFilter, config.passivity) if aware else None
-    env = GuardedVectorEnv(
+    guarded = GuardedVectorEnv(
         sim.ParallelVectorEnv(
             TASK,
             min(4, config.episodes_per_update),
@@ -161,6 +162,7 @@ def _train(run: Run, variant: str, seed: int, config: PassivityStudyConfig, prog
         ),
         GUARD,
     )
+    env = guarded if aware else BlindEnv(guarded)
     try:
         spec = env.unwrapped.task_spec  # type: ignore[attr-defined]
         origin = EpisodeOrigin(TASK, spec.robot, spec.control_hz, variant)
@@ -238,29 +240,32 @@ def evaluate(
     """One entry an episode: `seed`, `success`, `steps`, `curtailed` steps, `energy` injected [J],
     `peak_net_energy` [J] beyond what was dissipated again, and `peak_force` [N]."""
     env = sim.make(TASK, cameras=())
+    # Without a filter an aware policy reads what a tank of the same size would hold, which limits nothing.
+    env.unwrapped.scene.arm.full_tank = config.tank_max_j  # type: ignore[attr-defined]
     if filtered:
         env.unwrapped.set_command_filter(PassivityFilter(config.passivity))  # type: ignore[attr-defined]
-    runner: Any = PolicyRunner(policy)
-    if variant == "agnostic" or not filtered:
-        runner = Blind(runner, 1.0 if variant == "agnostic" else config.tank_max_j)
+    runner = PolicyRunner(policy)
     guard = ActionGuard(1, len(PegArm.action_names), GUARD)
     names = ("seed", "success", "steps", "curtailed", "energy", "peak_net_energy", "peak_force")
     result: dict[str, list[float]] = {name: [] for name in names}
     for seed in range(schema.SEED_HELD_OUT, schema.SEED_HELD_OUT + config.evaluation):
-        for name, value in _episode(env, runner, guard, seed).items():
+        for name, value in _episode(env, runner, guard, seed, variant == "agnostic").items():
             result[name].append(value)
     env.close()
     return result
 
 
-def _episode(env: Any, runner: Any, guard: ActionGuard, seed: int) -> Mapping[str, float]:
+def _episode(
+    env: Any, runner: PolicyRunner, guard: ActionGuard, seed: int, blind: bool
+) -> Mapping[str, float]:
     observation, _ = env.reset(seed=seed)
     runner.reset(np.ones(1, bool), np.array([seed]))
     guard.reset()
     steps = curtailed = 0
     energy = force = 0.0
     while True:
-        action, reasons = guard.step(runner.act({key: value[None] for key, value in observation.items()}))
+        seen = {key: value[None] for key, value in observation.items()}
+        action, reasons = guard.step(runner.act(blinded(seen) if blind else seen))
         observation, _, terminated, truncated, info = env.step(action[0])
         steps += 1
         curtailed += bool(reasons[0] or info["filter_reason"])

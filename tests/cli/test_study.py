@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from robot_rl.cli.main import main
-from robot_rl.cli.passivity import Blind, PassivityStudyConfig
+from robot_rl.cli.passivity import PassivityStudyConfig, blinded
 from robot_rl.cli.study import markdown, summarise
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError
 from robot_rl.trainers.statistics import nested_interval
-from sim.peg import PegArm
+from sim.peg import FULL_TANK, PegArm
 
 CONFIG = PassivityStudyConfig(seeds=(0, 1), evaluation=4)
 
@@ -64,15 +64,9 @@ def test_seeds_that_differ_widen_the_interval() -> None:
 
 
 def test_a_blind_policy_never_sees_the_tank() -> None:
-    class Looks:
-        def reset(self, mask: object, seeds: object) -> None: ...
-
-        def act(self, observations: dict[str, np.ndarray]) -> np.ndarray:
-            return observations[schema.STATE]
-
     state = np.zeros((1, len(PegArm.state_names)), np.float32)
-    seen = Blind(Looks(), 0.6).act({schema.STATE: state})  # type: ignore[arg-type]
-    assert seen[0, -2:].tolist() == pytest.approx([0.6, 1.0])
+    seen = blinded({schema.STATE: state})[schema.STATE]
+    assert seen[0, -2:].tolist() == [FULL_TANK, 1.0]
     assert state.sum() == 0
 
 
