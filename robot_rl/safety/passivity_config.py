@@ -137,6 +137,7 @@ class PassivityConfig:
             "mode": "energy_bounded",
             "tank_max_j": 4.0,
             "power_w": 2.0,
+            "refill": 0.9,
             # Efforts less the most that gravity takes of them. The finger has a leash instead: a grasp is
             # a setpoint inside the object, and its servo may saturate on it.
             "torque_limit": (10.0, 16.0, 13.5, 1.8, 4.8, 0.98, None),
