@@ -39,9 +39,10 @@ class PotTask(CarryTask):
     def objects_xml(self) -> str:
         blue, black = "0.15 0.3 0.75 1", "0.1 0.1 0.1 1"
         pot = [
-            *ring(POT_RADIUS, POT_HEIGHT, 0.005, blue),
-            # Heavy below and light at the handle, so that it stands by itself.
-            geom("cylinder", (POT_RADIUS - 0.002, 0.004), (0, 0, 0.0045), blue, density=1500),
+            # It stands on its heavy base alone: a dozen walls on the stove would be fifty contacts.
+            *ring(POT_RADIUS, POT_HEIGHT, 0.005, blue, low=0.0015),
+            geom("box", (0.026, 0.026, 0.004), (0, 0, 0.004), blue, density=1200),
+            geom("cylinder", (POT_RADIUS - 0.003, 0.003), (0, 0, 0.006), blue, touches="nothing"),
             geom(
                 "box",
                 (HANDLE_LENGTH / 2, HANDLE_WIDTH / 2, 0.006),

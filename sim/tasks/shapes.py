@@ -44,13 +44,17 @@ def fixed(name: str, geoms: Iterable[str]) -> str:
     return f'<body name="{name}" mocap="true">{"".join(geoms)}</body>'
 
 
-def ring(radius: float, height: float, thickness: float, rgba: str, number: int = 14) -> list[str]:
-    """An upright tube of outer `radius` and `height` and wall `thickness` [m], out of `number` boxes."""
+def ring(
+    radius: float, height: float, thickness: float, rgba: str, number: int = 12, low: float = 0.0
+) -> list[str]:
+    """An upright tube of outer `radius` and wall `thickness`, from `low` to `height` [m], of boxes."""
     middle = radius - thickness / 2
-    size = (thickness / 2, radius * math.tan(math.pi / number), height / 2)
+    size = (thickness / 2, radius * math.tan(math.pi / number), (height - low) / 2)
     angles = [2 * math.pi * index / number for index in range(number)]
     return [
-        geom("box", size, (middle * math.cos(angle), middle * math.sin(angle), height / 2), rgba, angle)
+        geom(
+            "box", size, (middle * math.cos(angle), middle * math.sin(angle), (height + low) / 2), rgba, angle
+        )
         for angle in angles
     ]
 
