@@ -181,6 +181,7 @@ def test_a_ramp_into_the_margin_is_braked_before_it(joint: int, sign: int) -> No
     assert decision.reason == "position_limit"
 
 
+@settings(deadline=None)
 @given(st.floats(1e-4, 3.0), st.floats(0.5, 20.0))
 def test_braking_speed_stops_within_the_distance_and_no_less(distance: float, acceleration: float) -> None:
     speed = braking_speed(distance, acceleration, H)
