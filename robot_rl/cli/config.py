@@ -21,6 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 from robot_rl.cli.sections import SECTIONS
 from robot_rl.errors import ConfigError, unknown
 from robot_rl.trainers.run import Run
+from sim import tasks
+from sim.tasks import TASKS
 
 CONFIG_DIR = Path(next(iter(robot_rl_configs.__path__)))
 T = TypeVar("T")
@@ -49,16 +51,23 @@ def keys(node: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
 
 
 def _named_task(override: str) -> list[str]:
-    """`task=metaworld/drawer-open-v3` picks the adapter's options and names the task in them."""
+    """`task=metaworld/drawer-open-v3` picks the adapter's options and names the task in them.
+
+    `task.env.KEY` may be any option of `sim.make`, which refuses what it does not know.
+    """
+    if override.startswith("task.env."):
+        return [f"++{override}"]
     if not override.startswith("task="):
         return [override]
     name = override.removeprefix("task=")
     if name in groups()["task"]:
         return [override]
     family, _, rest = name.partition("/")
-    if rest and f"{family}/default" in groups()["task"]:
+    if family == "widowx" and rest in TASKS:
+        return ["task=widowx/default", f"task.name={name}", f"task.demo_noise={TASKS[rest].demo_noise}"]
+    if rest and family != "widowx" and f"{family}/default" in groups()["task"]:
         return [f"task={family}/default", f"task.name={name}"]
-    raise unknown("task", name, [*groups()["task"], "metaworld/<env_name>", "robosuite/<Env>"])
+    raise unknown("task", name, [*tasks(), "metaworld/<env_name>", "robosuite/<Env>"])
 
 
 def expand_sweep(overrides: list[str]) -> list[list[str]]:

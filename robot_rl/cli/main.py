@@ -59,19 +59,35 @@ VERBS: dict[str, Verb] = {
     ),
     "collect": Verb(
         "Record episodes in a simulated task with its scripted expert, at random, or with a policy.",
-        "verbs:collect",
+        "collect:collect",
         {
             "out": "the episode store to append to (required)",
             "episodes": "how many (50)",
             "source": "expert, random, or the path of a policy checkpoint (expert)",
-            "noise": "standard deviation of the noise on the expert's actions (the task's own)",
+            "noise": "on the expert's actions; several levels share the episodes: 0,0.3 (the task's own)",
+            "failures": "share of failures, half of them near misses; the rest succeed (as it comes)",
+            "workers": "processes that step the simulated arms (collect.workers)",
             "first_seed": "the first episode's seed; the others follow (0)",
         },
         ("out",),
         (
             "robot-rl collect out=data/push episodes=50",
+            "robot-rl collect task=widowx/pick_place out=data/judge episodes=200 noise=0,0.3 failures=0.5",
             "robot-rl collect task=metaworld/drawer-open-v3 out=data/drawer",
-            "robot-rl collect out=data/push source=random",
+            "robot-rl collect out=data/push source=random workers=1",
+        ),
+    ),
+    "play": Verb(
+        "Drive a simulated task by keyboard or gamepad in a window, and record what is done.",
+        "play:play",
+        {
+            "out": "the episode store to append to (without it: nothing is recorded)",
+            "seed": "the first episode's seed; the others follow (0)",
+            "steps": "longest episode in steps (200)",
+        },
+        examples=(
+            "robot-rl play task=widowx/pick_place out=data/mine",
+            "robot-rl play task=metaworld/drawer-open-v3",
         ),
     ),
     "train": Verb(

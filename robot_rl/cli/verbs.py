@@ -1,4 +1,4 @@
-"""The short verbs: collect, eval, report, export, bringup."""
+"""The short verbs: eval, report, export, bringup."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from robot_rl.cli.config import build, resolve, run_config
 from robot_rl.cli.progress import TerminalProgress
 from robot_rl.cli.recordings import random_policy
 from robot_rl.cli.report import write_report
-from robot_rl.cli.sections import EvaluationConfig, SafetyConfig, TaskConfig
+from robot_rl.cli.sections import EvaluationConfig, SafetyConfig
 from robot_rl.cli.simulation import Simulation, arms, counting, task_spec
 from robot_rl.cli.stages import STAGES
 from robot_rl.data import schema
 from robot_rl.data.artifact import atomic_write
-from robot_rl.data.store import EpisodeStore
 from robot_rl.data.video import write_video
 from robot_rl.errors import ConfigError, DataError
 from robot_rl.safety import GuardedVectorEnv
@@ -28,7 +27,6 @@ from robot_rl.trainers.bundle import KIND as BUNDLE
 from robot_rl.trainers.bundle import export_bundle, load_bundle
 from robot_rl.trainers.evaluate import evaluate as run_evaluation
 from robot_rl.trainers.protocols import Policy
-from robot_rl.trainers.rollout import rollout
 from robot_rl.trainers.run import Run, versions
 from sim import ExpertPolicy
 
@@ -75,38 +73,6 @@ def actor(source: str, simulation: Simulation, env: GuardedVectorEnv, noise: flo
     if source == "random":
         return random_policy(simulation.task, env)
     return PolicyRunner(load_actor(source, simulation.task))
-
-
-def collect(arguments: dict[str, str], overrides: list[str]) -> int:
-    """Record episodes into a store, each committed as soon as it and those before it are done."""
-    config = resolve(overrides)
-    simulation = Simulation(config)
-    number = whole_number(arguments, "episodes", 50)
-    first = whole_number(arguments, "first_seed", schema.SEED_DEMOS, least=0)
-    source = arguments.get("source", "expert")
-    task = build(TaskConfig, config.task, "task")
-    try:
-        noise = float(arguments.get("noise", task.demo_noise))
-    except ValueError as error:
-        raise ConfigError(f"noise={arguments['noise']!r}; expected a number") from error
-    store = EpisodeStore(arguments["out"], create=True)
-    env = simulation.vector_env(min(number, config.collect.num_envs), hold_steps=config.collect.hold_steps)
-    wins = steps = 0
-    try:
-        policy = actor(source, simulation, env, noise)
-        with TerminalProgress().task("collect", number) as bar:
-            batch = 4 * env.num_envs  # what a Ctrl-C can lose
-            for start in range(first, first + number, batch):
-                seeds = range(start, min(start + batch, first + number))
-                episodes = rollout(env, policy, seeds, simulation.origin(Path(source).name))
-                store.extend(episodes)
-                wins += sum(episode.succeeded for episode in episodes)
-                steps += sum(map(len, episodes))
-                bar.update(seeds.stop - first)
-    finally:
-        env.close()
-    print(f"{number} episodes ({steps} steps, {wins / number:.0%} successful) added to {store.path}")
-    return 0
 
 
 def evaluate(arguments: dict[str, str], overrides: list[str]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,7 @@ def rollout(
     origin: EpisodeOrigin,
     *,
     keep_images: bool = True,
+    reset_options: Mapping[str, Any] | None = None,
     on_episode: Callable[[Episode], None] | None = None,
 ) -> list[Episode]:
     """One episode for each seed, in the order of `seeds`, on all members of `env` at once.
@@ -70,6 +71,7 @@ def rollout(
         seeds: one an episode.
         origin: shared metadata.
         keep_images: without them an episode holds only its state observations.
+        reset_options: for every reset of the environment, such as `near_miss`.
         on_episode: called with each episode as it finishes.
     """
     count = env.num_envs
@@ -100,10 +102,8 @@ def rollout(
         if mask.any():
             if not observations and not mask.all():  # fewer seeds than members: the rest idle on copies
                 member_seeds[~mask] = member_seeds[mask][0]
-                observations, info = env.reset(seed=seeds_of(member_seeds))
-            else:
-                options = {"reset_mask": mask} if observations else None
-                observations, info = env.reset(seed=seeds_of(member_seeds), options=options)
+            options = {**(reset_options or {}), **({"reset_mask": mask} if observations else {})} or None
+            observations, info = env.reset(seed=seeds_of(member_seeds), options=options)
             policy.reset(mask, member_seeds)
             for i in np.flatnonzero(mask).tolist():
                 member = members[i]
