@@ -25,6 +25,7 @@ _GRASP = 0.015  # of the tool over the knot [m]
 _HELD = 0.5  # opening; the knot holds the fingers open at .24
 _ABOVE = 0.045  # clearance of the tool over its grasp while it goes there [m]
 _ALIGNED, _NEAR_GOAL = 0.012, 0.012
+_SLOT = 0.025  # distance from which the knot may pass in between the open fingers [m]
 _FUNNEL = 0.5  # sideways error forgiven on the way down, a metre of height
 _DESCENT = 0.08  # distance from the goal at which the arc begins to come down [m]
 _SPEED = 0.5
@@ -35,7 +36,7 @@ class ClothTask(Task):
 
     workspace = Workspace(low=(0.16, -0.23, 0.022), high=(0.42, 0.23, 0.22))
     max_steps = 60
-    demo_noise = 0.3
+    demo_noise = 0.2
     reward_weights: ClassVar[Mapping[str, float]] = {"success": 1.0, "knot_to_goal": 0.5, "tool_to_knot": 0.1}
     peak: ClassVar[float]
     """Height of the knot's arc [m]."""
@@ -89,7 +90,7 @@ class ClothTask(Task):
         grasp = knot + np.array([0.0, 0.0, _GRASP])
         aside = math.dist(tool[:2], grasp[:2])
         if aside > 0.015 or abs(tool[2] - grasp[2]) > 0.012 or scene.arm.state()[6] > _HELD:
-            return _take(scene, grasp, aside)
+            return _take(scene, grasp)
         if distance < _NEAR_GOAL:
             down = knot[2] < cloth.KNOT_RADIUS + 0.008
             return action_towards(scene, np.array([*(tool[:2] + way), tool[2] - 0.02]), float(down), _SPEED)
@@ -97,11 +98,13 @@ class ClothTask(Task):
         return action_towards(scene, tool + np.array([*(way * min(1.0, 0.04 / distance)), rise]), 0.0, _SPEED)
 
 
-def _take(scene: Scene, grasp: FloatArray, aside: float) -> FloatArray:
+def _take(scene: Scene, grasp: FloatArray) -> FloatArray:
     """The action (7,) towards a hold of the knot: above it, down around it, close."""
     tool = scene.arm.pose.position
-    if aside < _ALIGNED + _FUNNEL * max(tool[2] - grasp[2], 0.0):
-        closed = tool[2] < grasp[2] + 0.008 and aside < _ALIGNED
+    along, across = np.abs(tool[:2] - grasp[:2])  # the gap between the fingers runs along x
+    funnel = _FUNNEL * max(tool[2] - grasp[2], 0.0)
+    if along < _SLOT + funnel and across < _ALIGNED + funnel:
+        closed = tool[2] < grasp[2] + 0.008 and max(along, across) < _ALIGNED
         return action_towards(scene, grasp, 0.0 if closed else 1.0, _SPEED)
     above = grasp[2] + _ABOVE
     if tool[2] < above - 0.02:  # rise first: the fingers must not sweep the cloth away

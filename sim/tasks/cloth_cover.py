@@ -20,6 +20,10 @@ COVERED, UNCOVERED = 0.95, 0.0
 _TOP = np.array([(x, y, BLOCK_HALF[2]) for x, y in itertools.product(np.linspace(-0.02, 0.02, 6), repeat=2)])
 _LIES = 2 * BLOCK_HALF[2] + 0.025  # height of the cloth over the block [m]
 _BESIDE = 0.138  # from the block's middle to that of a cloth beside it [m]
+_BEYOND, _OFF, _FAR = 0.1, 0.19, 0.27
+"""Distances [m] of the knot from the block: over it, off it, and so far that all the cloth follows."""
+_CORNER_FIT, _CORNER_ASIDE = 0.015, 0.045
+"""How near the opposite corner may be to the block's middle, and how far aside, for a cover [m]."""
 
 
 class _CoverTask(ClothTask):
@@ -55,11 +59,13 @@ class _CoverTask(ClothTask):
         block = scene.data.body("block")
         return cloth.hidden(Cloth(scene).vertices, block.xpos + _TOP @ block.xmat.reshape(3, 3).T)
 
-    def across(self, scene: Scene) -> FloatArray:
-        """The direction (2,) from the corner opposite the knot to the block: the way to pull the cloth."""
-        way = scene.position("block")[:2] - Cloth(scene).vertices[cloth.OPPOSITE, :2]
-        length = float(np.linalg.norm(way))
-        return way / length if way[1] > 0.5 * length > 0.02 else np.array([0.0, 1.0])
+    def corner(self, scene: Scene) -> FloatArray:
+        """Where the corner opposite the knot lies, from the block's middle (2,) [m]."""
+        return Cloth(scene).vertices[cloth.OPPOSITE, :2] - scene.position("block")[:2]
+
+    def pulled_away(self, scene: Scene, distance: float) -> FloatArray:
+        """The place (2,) [m] for a knot that is pulled off the block, towards the arm's right."""
+        return scene.position("block")[:2] - np.array([0.0, distance])
 
 
 class ClothCoverTask(_CoverTask):
@@ -79,7 +85,15 @@ class ClothCoverTask(_CoverTask):
         self.start(scene, self.beside(scene, rng), rng)
 
     def goal(self, scene: Scene) -> FloatArray:
-        return scene.position("block")[:2] + 0.1 * self.across(scene)
+        """Beyond the block, in line with the opposite corner.
+
+        Where that corner lies so that the cloth cannot come over the block: far away, to draw it along.
+        """
+        corner = self.corner(scene)
+        if corner[1] > -_CORNER_FIT or abs(corner[0]) > _CORNER_ASIDE:
+            return self.pulled_away(scene, _FAR)
+        way = np.array([np.clip(-corner[0] / abs(corner[1]), -0.35, 0.35), 1.0])
+        return scene.position("block")[:2] + _BEYOND * way
 
     def done(self, scene: Scene) -> bool:
         return bool(self.hidden(scene) >= COVERED and Cloth(scene).vertices[:, 2].max() < _LIES)
@@ -115,7 +129,10 @@ class ClothUncoverTask(_CoverTask):
         self.start(scene, self.over(scene, rng, rng.uniform(-0.012, 0.012, 2)), rng)
 
     def goal(self, scene: Scene) -> FloatArray:
-        return scene.position("block")[:2] - 0.19 * self.across(scene)
+        """Just far enough; farther where the cloth has crept on to the block, or aside, to draw it along."""
+        corner = self.corner(scene)
+        crept = corner[1] > -2 * _CORNER_FIT or abs(corner[0]) > _CORNER_ASIDE / 2
+        return self.pulled_away(scene, _FAR if crept else _OFF)
 
     def done(self, scene: Scene) -> bool:
         return bool(self.hidden(scene) <= UNCOVERED and Cloth(scene).vertices[:, 2].max() < _LIES)
