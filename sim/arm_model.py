@@ -18,7 +18,7 @@ import mujoco
 import numpy as np
 
 from robot_rl.errors import ConfigError, DataError, unknown
-from sim.spec import FloatArray
+from sim.spec import FloatArray, SimulationError
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -50,8 +50,21 @@ class ArmModel:
         return ASSETS / self.file
 
     def compile(self) -> mujoco.MjModel:
-        """The arm alone, without a table."""
-        return mujoco.MjModel.from_xml_path(str(self.path))
+        """The arm alone, without a table.
+
+        Raises:
+            SimulationError: its file is missing or does not parse.
+        """
+        try:
+            return mujoco.MjModel.from_xml_path(str(self.path))
+        except ValueError as error:
+            raise unreadable(self.path.name, error) from error
+
+
+def unreadable(what: str, error: ValueError) -> SimulationError:
+    """The error for MJCF that MuJoCo refuses: what, why, in one line."""
+    reason = " ".join(str(error).split()).removeprefix("XML Error: ")
+    return SimulationError(f"{what} does not parse as MJCF: {reason}")
 
 
 WIDOWX_250S = ArmModel(

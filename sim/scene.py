@@ -13,7 +13,7 @@ import numpy.typing as npt
 from robot_rl.data import schema
 from robot_rl.errors import unknown
 from sim.arm import WidowXArm, Workspace
-from sim.arm_model import WIDOWX_250S, ArmModel
+from sim.arm_model import WIDOWX_250S, ArmModel, unreadable
 from sim.randomisation import Imperfections, Looks, RandomisationConfig
 from sim.rendering import Renderer
 from sim.spec import FloatArray
@@ -77,7 +77,10 @@ class Scene:
         if held and robot != WIDOWX_250S:
             held = f'<frame pos="{robot.tool - WIDOWX_250S.tool} 0 0">{held}</frame>'
         arm_xml = robot.path.read_text().replace(_TOOL, held + _TOOL)
-        self.model = mujoco.MjModel.from_xml_string(xml, {robot.file: arm_xml.encode()})
+        try:
+            self.model = mujoco.MjModel.from_xml_string(xml, {robot.file: arm_xml.encode()})
+        except ValueError as error:
+            raise unreadable(f"the scene of {robot.file} and the task's objects", error) from error
         self.data = mujoco.MjData(self.model)
         self.arm = arm(self.model, self.data, workspace)
         self._looks = Looks(self.model)
