@@ -21,10 +21,9 @@ from robot_rl.errors import ConfigError
 from sim import registry
 from sim.spec import CommandFilter, Observation
 
-# Workers share two cores with a learner: one thread each, in NumPy and in Mesa.
-_ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS"), "1"
-)
+# Workers share two cores with a learner: one thread each in NumPy; Mesa draws in the calling thread.
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_ONE_THREAD["LP_NUM_THREADS"] = "0"
 Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
 """Name -> (shape, dtype) of everything that parent and workers share."""
 

@@ -26,7 +26,7 @@ from robot_rl.safety import ActionGuard, widowx_guard_factory
 
 PICTURE = 448
 HELP = (
-    "W S forward, back    A D left, right    R F up, down    J L turn    I K pitch    U O roll",
+    "W S away, towards you    A D left, right    R F up, down    J L turn    I K pitch    U O roll",
     "SPACE gripper    SHIFT faster    ENTER keep episode    BACKSPACE throw away    ESC quit",
 )
 PACE, FAST = 0.5, 1.0
@@ -86,7 +86,7 @@ class Operator:
 def drive(env: Any, screen: Screen, recorder: EpisodeRecorder | None, guard: ActionGuard, seed: int) -> int:
     """Episodes from `seed` on until the person quits; returns how many were kept.
 
-    An episode that ends by itself is kept; one that is thrown away or left unfinished is not.
+    An episode that ends by itself is kept; one that is thrown away, left unfinished or never touched is not.
     """
     spec = env.unwrapped.task_spec
     operator, kept = Operator(spec.name, env.action_space.shape[0]), 0
@@ -97,7 +97,7 @@ def drive(env: Any, screen: Screen, recorder: EpisodeRecorder | None, guard: Act
         if recorder is not None:
             metadata = (spec.name, info["instruction"], spec.robot, spec.control_hz, seed, "operator")
             recorder.start(observation, EpisodeMetadata(*metadata))
-        steps, success, command, ended = 0, bool(info["success"]), "", False
+        steps, success, command, ended, touched = 0, bool(info["success"]), "", False, False
         while not (command or ended):
             state = "success" if success else f"step {steps}"
             tally = f"kept {kept}" if recorder is not None else "not recorded (out= records)"
@@ -107,6 +107,7 @@ def drive(env: Any, screen: Screen, recorder: EpisodeRecorder | None, guard: Act
             command = wish.command
             if command:
                 break
+            touched = touched or wish.toggle or bool(wish.motion.any())
             requested = operator.action(wish)
             executed, reasons = guard.step(requested[None])
             observation, reward, terminated, truncated, info = env.step(executed[0])
@@ -124,7 +125,7 @@ def drive(env: Any, screen: Screen, recorder: EpisodeRecorder | None, guard: Act
                     filter_reason=int(reasons[0]) or int(info["filter_reason"]),
                 )
         if recorder is not None:
-            if steps and (ended or command == "keep"):
+            if touched and (ended or command == "keep"):
                 recorder.commit()
                 kept += 1
             else:
@@ -224,8 +225,8 @@ class Window:
         game = self._pygame
         held = game.key.get_pressed()
         pairs = (
-            (game.K_w, game.K_s),
-            (game.K_a, game.K_d),
+            (game.K_s, game.K_w),  # the cameras face the arm: away from the viewer is back
+            (game.K_d, game.K_a),
             (game.K_r, game.K_f),
             (game.K_o, game.K_u),
             (game.K_k, game.K_i),
@@ -235,7 +236,7 @@ class Window:
         motion = pace * np.array([float(held[more]) - float(held[less]) for more, less in pairs])
         if self._pad is not None and self._pad.get_numaxes() >= 4:
             left_x, left_y, right_x, right_y = (self._pad.get_axis(i) for i in (0, 1, 2, 3))
-            sticks = np.array([-left_y, -left_x, -right_y, 0.0, 0.0, -right_x])
+            sticks = np.array([left_y, left_x, -right_y, 0.0, 0.0, -right_x])
             motion += np.where(np.abs(sticks) > 0.15, sticks, 0.0)
         return np.clip(motion, -1.0, 1.0).astype(np.float32)
 

@@ -44,8 +44,9 @@ def test_it_records_what_is_kept_and_nothing_else(tmp_path: Path) -> None:
             Wish(motion(), command="keep"),
             still,
             Wish(motion(), command="discard"),
-            *[still] * 3,  # the clock ends this one
-            still,
+            *[Wish(motion(dz=0.1))] * 3,  # the clock ends this one
+            *[still] * 3,  # and this one, which nobody touched
+            Wish(motion(dx=0.5)),
             Wish(motion(), command="quit"),
         ]
     )
