@@ -118,6 +118,7 @@ class PotToStoveTask(PotTask):
 class PotToTableTask(PotTask):
     name = "widowx/pot_to_table"
     pair = "widowx/pot_to_stove"
+    demo_noise = 0.26
     instructions = (
         "take the pot off the stove and put it on the board",
         "move the blue pot from the stove to the wooden board",
