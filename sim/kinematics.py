@@ -66,14 +66,15 @@ class ArmKinematics:
         self.upper: FloatArray = limits[:, 1]
         self._regulariser = damping**2 * np.eye(6)
         self._jacobian = np.zeros((6, self._model.nv))
+        # MuJoCo's arrays, looked up once: a view of them costs as much as the kinematics.
+        self._qpos = self._data.qpos
+        self._position, self._rotation = self._data.site_xpos[self._site], self._data.site_xmat[self._site]
 
     def forward(self, joints: FloatArray) -> Pose:
         """The tool's pose for joint angles (6,) [rad]."""
-        self._data.qpos[self._dofs] = joints
+        self._qpos[self._dofs] = joints
         mujoco.mj_kinematics(self._model, self._data)
-        return Pose(
-            self._data.site_xpos[self._site].copy(), self._data.site_xmat[self._site].reshape(3, 3).copy()
-        )
+        return Pose(self._position.copy(), self._rotation.reshape(3, 3).copy())
 
     def jacobian(self, joints: FloatArray) -> FloatArray:
         """d(position [m], rotation [rad]) / d(joints [rad]) in the world frame, (6, 6)."""
@@ -108,5 +109,5 @@ class ArmKinematics:
                 break
             jacobian = self._jacobian_here()
             step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + self._regulariser, twist)
-            joints = np.clip(joints + step, self.lower, self.upper)
+            joints = np.minimum(np.maximum(joints + step, self.lower), self.upper)  # np.clip takes 4 us more
         return joints, error
