@@ -27,7 +27,7 @@ _CORNER_FIT, _CORNER_ASIDE = 0.015, 0.045
 
 
 class _CoverTask(ClothTask):
-    peak = 0.09
+    peak = 0.065
 
     def objects_xml(self) -> str:
         size = " ".join(map(str, BLOCK_HALF))
@@ -85,11 +85,13 @@ class ClothCoverTask(_CoverTask):
         self.start(scene, self.beside(scene, rng), rng)
 
     def goal(self, scene: Scene) -> FloatArray:
-        """Beyond the block, in line with the opposite corner.
+        """Beyond the block, in line with the opposite corner; or right there, once that covers the block.
 
         Where that corner lies so that the cloth cannot come over the block: far away, to draw it along.
         """
-        corner = self.corner(scene)
+        corner, knot = self.corner(scene), Cloth(scene).knot[:2]
+        if knot[1] > scene.position("block")[1] + _BEYOND / 2 and self.hidden(scene) >= COVERED:
+            return knot
         if corner[1] > -_CORNER_FIT or abs(corner[0]) > _CORNER_ASIDE:
             return self.pulled_away(scene, _FAR)
         way = np.array([np.clip(-corner[0] / abs(corner[1]), -0.35, 0.35), 1.0])
