@@ -114,7 +114,7 @@ class Collector:
     def _policy(self, portion: Portion) -> tuple[Policy, str]:
         """Who acts, and the `source` that its episodes name."""
         if portion.near_miss:
-            size = self._env.single_action_space.shape[0]
+            (size,) = self._env.single_action_space.shape or ()
             return RandomPolicy(self._env.num_envs, size, NEAR_MISS_MOTION), f"near_miss {portion.near_miss}"
         return actor(self._source, self._simulation, self._env, portion.noise), Path(self._source).name
 

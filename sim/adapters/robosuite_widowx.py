@@ -190,6 +190,8 @@ def gripper_xml() -> str:
 class WidowXGripper(GripperModel):
     """Two coupled fingers; action -1 opens, 1 closes, as robosuite's own grippers."""
 
+    current_action: FloatArray
+
     def __init__(self, idn: int | str = 0) -> None:
         with tempfile.NamedTemporaryFile("w", suffix=".xml") as file:  # robosuite reads files only
             file.write(gripper_xml())
