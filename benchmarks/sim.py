@@ -5,7 +5,7 @@ Cases run in turns, so ratios hold on a busy machine where the rates do not.
 
 - `side by side`: one environment with one 64x64 picture a step. `its defaults` is the simulator as it comes:
   robosuite Lift (Panda, 20 Hz, shadows on), Meta-World and Fetch with their own `render()` at 64x64.
-  All but the workers' cases leave Mesa its threads, one a core.
+  Each in its own process. All but the workers' case leave Mesa its threads, one a core.
 - `scale`: `widowx/push` in a vector environment of up to two workers, with a picture and without.
 - `pictures`: what a picture's size costs. `memory`: resident memory in a process of its own.
 - `rollout`: the same 100 physics steps by `mujoco.mj_step` and by `mujoco.rollout`, from many states at once.
@@ -17,8 +17,9 @@ import logging
 import multiprocessing as mp
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -65,15 +66,6 @@ def vector_stepper(env: sim.ParallelVectorEnv, generator: np.random.Generator) -
             env.reset(options={"reset_mask": ended})
 
     return step
-
-
-@contextmanager
-def vector(members: int, workers: int = 2, **options: Any) -> Iterator[sim.ParallelVectorEnv]:
-    env = sim.ParallelVectorEnv(SUBJECT, members, workers=workers, **options)
-    try:
-        yield env
-    finally:
-        env.close()
 
 
 def metaworld_defaults(generator: np.random.Generator) -> Work:
@@ -134,25 +126,56 @@ THEIRS: Mapping[str, Callable[[np.random.Generator], Work]] = {
 }
 
 
+def ours(task: str, generator: np.random.Generator) -> Work:
+    return stepper(sim.make(task), generator)
+
+
+def two_workers(generator: np.random.Generator) -> Work:
+    return vector_stepper(sim.ParallelVectorEnv(SUBJECT, 2, workers=2), generator)
+
+
+def _serve_turns(make: Callable[[np.random.Generator], Work], pipe: Connection) -> None:
+    """A case in a process of its own: says why it cannot run or None, then a rate for each turn."""
+    warnings.simplefilter("ignore")
+    try:
+        work = make(np.random.default_rng(0))
+        work()
+    except (ImportError, MissingExtraError) as error:
+        pipe.send(str(error))
+        return
+    pipe.send(None)
+    while (seconds := pipe.recv()) is not None:
+        pipe.send(interleaved_rates({"": work}, 1, seconds)[""][0])
+
+
 def side_by_side(rounds: int, seconds: float) -> list[Row]:
-    """One environment of each kind, and ours on two workers, each with a 64x64 picture a step."""
-    generator = np.random.default_rng(0)
-    cases: dict[str, Work] = {}
-    rows = []
-    for task in OURS:
-        try:
-            cases[task] = stepper(sim.make(task), generator)
-        except MissingExtraError as error:
-            rows.append(Row(task, f"skipped: {error}", 0.0, ""))
-    for name, make in THEIRS.items():
-        try:
-            cases[name] = make(generator)
-        except ImportError as error:
-            rows.append(Row(name, f"skipped: {error}", 0.0, ""))
-    with vector(2) as pair:
-        cases[TWO_WORKERS] = vector_stepper(pair, generator)
-        rates = interleaved_rates(cases, rounds, seconds)
-    rates[TWO_WORKERS] = [2 * rate for rate in rates[TWO_WORKERS]]
+    """One environment of each kind, and ours on two workers, each with a 64x64 picture a step.
+
+    Each in a process of its own, in turns: robosuite makes its OpenGL context current once and for all, so
+    beside another renderer in the same process it would draw into the wrong one.
+    """
+    makers: dict[str, Callable[[np.random.Generator], Work]] = {t: partial(ours, t) for t in OURS}
+    makers |= {TWO_WORKERS: two_workers, **THEIRS}
+    context, rows, pipes = mp.get_context("spawn"), [], {}
+    processes = []
+    for name, make in makers.items():
+        pipe, theirs = context.Pipe()
+        processes.append(context.Process(target=_serve_turns, args=(make, theirs)))
+        processes[-1].start()
+        theirs.close()
+        if (reason := pipe.recv()) is None:
+            pipes[name] = pipe
+        else:
+            rows.append(Row(name, f"skipped: {reason}", 0.0, ""))
+    rates: dict[str, list[float]] = {name: [] for name in pipes}
+    for _ in range(rounds):
+        for name, pipe in pipes.items():
+            pipe.send(seconds)
+            rates[name].append(pipe.recv() * (2 if name == TWO_WORKERS else 1))
+    for pipe in pipes.values():
+        pipe.send(None)
+    for process in processes:
+        process.join()
     rows += [Row(name, "steps per second", median(values), "1/s") for name, values in rates.items()]
     return rows + ratio_rows(rates, SUBJECT, "speed ratio") + ratio_rows(rates, TWO_WORKERS, "speed ratio")
 
