@@ -50,7 +50,7 @@ def test_the_ledger_sees_a_filter_that_refills_too_much(monkeypatch: pytest.Monk
     from robot_rl.safety.spring import Spring
 
     honest = Spring.dissipated
-    monkeypatch.setattr(Spring, "dissipated", lambda *given: 1.5 * honest(*given))
+    monkeypatch.setattr(Spring, "dissipated", lambda *given: 2 * honest(*given))
     assert assail(PLANTS[False], ATTACKS["combined"], filter_config(), STEPS, seed=0).rises > 0
 
 

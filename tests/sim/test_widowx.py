@@ -37,7 +37,8 @@ def test_contract(task: str) -> None:
     assert set(observation) == {schema.STATE, schema.IMAGE}
     assert info == {"instruction": env.task_spec.instruction, "success": False}
     _, reward, terminated, truncated, info = env.step(env.expert_action())
-    assert set(info) == {"success", "action", "filter_reason", "cost", "reward_terms", "instruction"}
+    contract = {"success", "action", "filter_reason", "cost", "reward_terms", "instruction"}
+    assert set(info) == contract | set(env.task.measurements(env.scene))
     assert reward == pytest.approx(sum(info["reward_terms"].values()))
     assert (terminated, truncated) == (False, False)
     assert env.unwrapped.task_spec.name == task
@@ -55,7 +56,8 @@ def test_gymnasium_knows_the_task(task: str) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_same_seed_same_episode_whatever_came_before(task: str) -> None:
     def episode(env: WidowXEnv, seed: int) -> list[np.ndarray]:
-        actions = np.random.default_rng(0).uniform(-1, 1, (6, 7)).astype(np.float32)
+        size = env.action_space.shape[0]
+        actions = np.random.default_rng(0).uniform(-1, 1, (6, size)).astype(np.float32)
         observation, _ = env.reset(seed=seed)
         trace = [observation[schema.STATE], observation[schema.IMAGE]]
         for action in actions:
@@ -123,8 +125,9 @@ def test_action_moves_the_tool_by_its_scale() -> None:
     assert state[6] == pytest.approx(0.0, abs=0.05)  # closed by the last actions, open before
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [task for task in TASKS if not task.startswith("widowx/maze")])
 def test_tool_stays_in_the_workspace(task: str) -> None:
+    """But for what joint interpolation bulges out. (The maze has springs, and no joint setpoints.)"""
     env = make(task, cameras=())
     env.reset(seed=0)
     rng = np.random.default_rng(0)
@@ -134,8 +137,8 @@ def test_tool_stays_in_the_workspace(task: str) -> None:
         for _ in range(6):
             env.step(action)
         pose = env.scene.arm.kinematics.forward(env.scene.arm.setpoint[:6])
-        assert (pose.position >= np.array(workspace.low) - 0.006).all()
-        assert (pose.position <= np.array(workspace.high) + 0.006).all()
+        assert (pose.position >= np.array(workspace.low) - 0.008).all()
+        assert (pose.position <= np.array(workspace.high) + 0.008).all()
 
 
 @pytest.mark.parametrize("bad", [np.full(7, np.nan), np.zeros(6), np.array([0, 0, 0, 0, 0, 0, np.inf])])
