@@ -100,7 +100,13 @@ def test_an_episode_runs_through_the_whole_graph(graph: Graph, bundle: Path) -> 
     policy = graph.add(PolicyNode, bundle=str(bundle), max_image_age_s=2.0, max_skew_s=2.0)
     listener = graph.add(Listener)
     listener.destroy_publisher(listener.driver)
-    graph.until(lambda: not isinstance(policy._observation(), str) and guard._measured is not None)
+    graph.until(
+        lambda: (
+            not isinstance(policy._observation(), str)
+            and guard._measured is not None
+            and len(listener.states) > 0
+        )
+    )
     start = listener.pose()
     assert graph.call(listener.reset_guard, Trigger.Request()).success
     assert graph.call(listener.enable, SetBool.Request(data=True)).success
