@@ -56,15 +56,16 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: Path, *parts: bytes | memoryview) -> None:
     with path.open("wb") as file:
-        file.write(data)
+        for part in parts:
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
 
 
-def atomic_write(path: str | Path, data: bytes) -> None:
-    """Write `data` to `path` so that, whatever happens, the file is either the old or the new one.
+def atomic_write(path: str | Path, *parts: bytes | memoryview) -> None:
+    """Write `parts` in turn to `path` so that, whatever happens, the file is either the old or the new one.
 
     One writer a path: the temporary name is fixed, so that the next write removes a crashed one's rest.
 
@@ -76,7 +77,7 @@ def atomic_write(path: str | Path, data: bytes) -> None:
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write_synced(temporary, data)
+            _write_synced(temporary, *parts)
             temporary.replace(path)
             sync_directory(path.parent)
         except BaseException:

@@ -9,14 +9,15 @@ episode, and every episode's hash is checked when it is read.
 from __future__ import annotations
 
 import fcntl
+import json
 import re
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
 from robot_rl.data.artifact import atomic_write, explain_write_errors
@@ -82,12 +83,12 @@ class EpisodeStore:
         Raises:
             DataError: the disk is full or the store cannot be written; what was there is unchanged.
         """
-        data = encode_episode(episode)
+        parts = _encode(episode)
         with self._writing():
             self.refresh()
             last = int(self._files[-1].stem.removeprefix("episode-")) if self._files else -1
             file = self.path / f"episode-{last + 1:06d}.safetensors"
-            atomic_write(file, data)
+            atomic_write(file, *parts)
             self._files.append(file)
         return len(self._files) - 1
 
@@ -152,13 +153,46 @@ class EpisodeStore:
 
 def encode_episode(episode: Episode) -> bytes:
     """An episode as the bytes of a safetensors file."""
+    return b"".join(_encode(episode))
+
+
+def _encode(episode: Episode) -> list[bytes | memoryview]:
+    """The file in parts: its head, then each array where it lies in memory.
+
+    The library would copy all of it (`save`), or leave a temporary file behind a kill (`save_file`).
+
+        uint64 length of the header | header (JSON, padded to 8 bytes) | arrays, widest numbers first
+    """
     arrays = {name: np.ascontiguousarray(value) for name, value in episode.arrays().items()}
-    header = {
-        "format": EPISODE_FORMAT,
-        "metadata": episode.metadata.to_json(),
-        "sha256": episode.content_hash(),
+    arrays = dict(sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
+    header: dict[str, Any] = {
+        "__metadata__": {
+            "format": EPISODE_FORMAT,
+            "metadata": episode.metadata.to_json(),
+            "sha256": episode.content_hash(),
+        }
     }
-    return safetensors.numpy.save(arrays, header)
+    end = 0
+    for name, value in arrays.items():
+        begin, end = end, end + value.nbytes
+        header[name] = {
+            "dtype": _dtype_name(name, value.dtype),
+            "shape": value.shape,
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    flat = (value.reshape(-1).view(np.uint8).data for value in arrays.values())
+    return [struct.pack("<Q", len(text)), text, *flat]
+
+
+def _dtype_name(name: str, dtype: np.dtype[Any]) -> str:
+    """What safetensors calls a type of numbers."""
+    if dtype.kind == "b":
+        return "BOOL"
+    if dtype.kind not in "fiu" or dtype.itemsize > 8 or not dtype.isnative:
+        raise DataError(f"array {name!r} is {dtype.str}; expected bool, or native floats or integers")
+    return f"{dtype.kind.upper()}{8 * dtype.itemsize}"
 
 
 def read_episode(file: Path) -> Episode:

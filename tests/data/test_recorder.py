@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from robot_rl.data import schema
-from robot_rl.data.episode import EpisodeMetadata
+from robot_rl.data.episode import Episode, EpisodeMetadata
 from robot_rl.data.recorder import EpisodeRecorder
 from robot_rl.data.store import EpisodeStore
 from robot_rl.errors import ConfigError, DataError
@@ -81,6 +82,65 @@ def test_full_disk_keeps_the_episode_to_be_committed_again(
             recorder.commit()
     assert len(recorder) == 1
     assert recorder.commit() == 0
+
+
+def record(recorder: EpisodeRecorder, seed: int) -> None:
+    recorder.start(observation(seed), METADATA)
+    recorder.step(observation(seed + 1), requested=np.zeros(7), executed=np.zeros(7))
+
+
+def test_the_outcome_may_come_with_the_commit(tmp_path: Path) -> None:
+    recorder = EpisodeRecorder(tmp_path / "new" / "store")
+    record(recorder, 0)
+    recorder.commit(terminated=True, success=True)
+    record(recorder, 1)
+    recorder.commit_later(success=False)
+    recorder.close()
+    won, lost = EpisodeStore(tmp_path / "new" / "store")
+    assert won.succeeded
+    assert won.terminated.tolist() == [True]
+    assert won.truncated.tolist() == [False]
+    assert not lost.succeeded
+    assert lost.truncated.tolist() == [True]
+
+
+def test_the_next_episode_starts_while_the_last_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = EpisodeRecorder(tmp_path)
+    disk, append = threading.Event(), recorder.store.append
+
+    def slow(recorded: Episode) -> int:
+        assert disk.wait(10)
+        return append(recorded)
+
+    monkeypatch.setattr(recorder.store, "append", slow)
+    written = []
+    for seed in range(3):
+        record(recorder, seed)
+        written.append(recorder.commit_later())
+    assert not any(future.done() for future in written)
+    disk.set()
+    recorder.close()
+    assert [future.result() for future in written] == [0, 1, 2]
+    assert [e.observations[schema.STATE][0, 0] for e in EpisodeStore(tmp_path)] == [0, 1, 2]
+
+
+def test_what_could_not_be_written_later_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = EpisodeRecorder(tmp_path)
+    with monkeypatch.context() as patch:
+        fill_disk(patch)
+        record(recorder, 0)
+        assert isinstance(recorder.commit_later().exception(), DataError)
+        record(recorder, 1)
+        with pytest.raises(DataError, match="disk full"):
+            recorder.commit()
+    assert len(recorder) == 1
+    recorder.commit()
+    assert [e.observations[schema.STATE][0, 0] for e in EpisodeStore(tmp_path)] == [0, 1]
+    recorder.close()
 
 
 def test_out_of_order_calls_are_refused(tmp_path: Path) -> None:

@@ -36,6 +36,26 @@ def test_non_contiguous_arrays_are_stored_by_value(tmp_path: Path) -> None:
     assert same(original, store[0])
 
 
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "int16", "int64", "uint16", "uint32", "float16", "float64"]
+)
+def test_every_kind_of_number_is_stored(tmp_path: Path, dtype: str) -> None:
+    original = episode(0)
+    original.observations["observation.extra"] = np.arange(6 * 3).reshape(6, 3).astype(dtype)
+    original.observations["observation.empty"] = np.zeros((6, 0), dtype)
+    store = EpisodeStore(tmp_path)
+    store.append(original)
+    assert same(original, store[0])
+
+
+@pytest.mark.parametrize("dtype", [">f4", "complex64", "U3"])
+def test_other_kinds_are_refused(tmp_path: Path, dtype: str) -> None:
+    original = episode(0)
+    original.observations["observation.extra"] = np.zeros((6, 3), dtype)
+    with pytest.raises(DataError, match=r"'observation.extra' is .*expected bool, or native floats"):
+        EpisodeStore(tmp_path).append(original)
+
+
 def test_is_a_sequence_in_order_of_appending(tmp_path: Path) -> None:
     store = EpisodeStore(tmp_path / "new" / "store", create=True)
     assert len(store) == 0
