@@ -9,7 +9,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -65,7 +65,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def interleaved_rates(
-    cases: dict[str, Callable[[], None]], rounds: int, seconds: float
+    cases: Mapping[str, Callable[[], object]], rounds: int, seconds: float, least: int = 3
 ) -> dict[str, list[float]]:
     """Calls per second of each case, in turns, so that a slow minute of the machine hits all alike.
 
@@ -73,6 +73,7 @@ def interleaved_rates(
         cases: name -> one unit of work.
         rounds: turns each case gets.
         seconds: length of a turn [s].
+        least: calls a turn, however long they take.
 
     Returns:
         name -> one rate a round [1/s].
@@ -83,7 +84,7 @@ def interleaved_rates(
     for _ in range(rounds):
         for name, work in cases.items():
             calls, start = 0, time.perf_counter()
-            while (elapsed := time.perf_counter() - start) < seconds or calls < 3:
+            while (elapsed := time.perf_counter() - start) < seconds or calls < least:
                 work()
                 calls += 1
             rates[name].append(calls / elapsed if elapsed else 0.0)

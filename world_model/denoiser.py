@@ -44,7 +44,7 @@ class WorldModelConfig:
     action_encoding: str = "two_hot"
     action_bins: int = 21
     spatial_channels: int = 8
-    """Channels that a linear map of the conditioning draws beside the frames (the camera is fixed)."""
+    """Channels that a linear map of the conditioning draws beside the frames (the camera is fixed); 0: none."""
     head_width: int = 128
     target: str = "residual"
     """What is diffused: the next frame, or its difference to the last one."""
@@ -79,6 +79,10 @@ class WorldModelConfig:
                 raise ConfigError(f"world_model.{name} is {getattr(self, name)}; expected at least 1")
         if not self.channels or any(width % self.groups for width in self.channels):
             raise ConfigError(f"world_model.channels is {self.channels}; expected multiples of {self.groups}")
+        if self.spatial_channels < 0:
+            raise ConfigError(
+                f"world_model.spatial_channels is {self.spatial_channels}; expected at least 0"
+            )
         if not 0 <= self.mean_share <= 1 or self.initial_noise < 0:
             raise ConfigError(
                 f"world_model.mean_share, initial_noise are {self.mean_share}, {self.initial_noise}; "
@@ -183,7 +187,8 @@ class FrameDenoiser(nn.Module):
         self.condition_embedding = nn.Sequential(
             nn.Linear(condition_dim, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
-        self.canvas = nn.Linear(embedding, config.spatial_channels * self.grid[0] * self.grid[1])
+        if config.spatial_channels:
+            self.canvas = nn.Linear(embedding, config.spatial_channels * self.grid[0] * self.grid[1])
         self.sigmas = sigma_schedule(config.steps, config.sigma_min, config.sigma_max, config.rho)
 
     def forward(self, noisy: Tensor, sigma: Tensor, history: Tensor, condition: Tensor) -> Tensor:
@@ -194,8 +199,9 @@ class FrameDenoiser(nn.Module):
         embedding = embedded + self.noise_embedding(torch.cat([angles.sin(), angles.cos()], 1))
         stacked = torch.cat([noisy, history.flatten(1, 2)], 1)
         inputs = nn.functional.pixel_unshuffle(stacked, self.config.patch)
-        canvas = self.canvas(nn.functional.silu(embedded)).unflatten(1, (-1, *self.grid))
-        inputs = torch.cat([inputs, canvas], 1)
+        if self.config.spatial_channels:
+            canvas = self.canvas(nn.functional.silu(embedded)).unflatten(1, (-1, *self.grid))
+            inputs = torch.cat([inputs, canvas], 1)
         output = self.unet(inputs, torch.zeros_like(sigma), class_labels=embedding).sample
         return nn.functional.pixel_shuffle(output.float(), self.config.patch)
 
