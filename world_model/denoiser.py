@@ -44,7 +44,7 @@ class WorldModelConfig:
     action_encoding: str = "two_hot"
     action_bins: int = 21
     spatial_channels: int = 8
-    """Channels that a linear map of the conditioning draws beside the frames (the camera is fixed); 0: none."""
+    """Channels that a linear map of the conditioning draws beside the frames (the camera is fixed); or 0."""
     head_width: int = 128
     target: str = "residual"
     """What is diffused: the next frame, or its difference to the last one."""
@@ -80,9 +80,7 @@ class WorldModelConfig:
         if not self.channels or any(width % self.groups for width in self.channels):
             raise ConfigError(f"world_model.channels is {self.channels}; expected multiples of {self.groups}")
         if self.spatial_channels < 0:
-            raise ConfigError(
-                f"world_model.spatial_channels is {self.spatial_channels}; expected at least 0"
-            )
+            raise ConfigError(f"world_model.spatial_channels is {self.spatial_channels}; expected at least 0")
         if not 0 <= self.mean_share <= 1 or self.initial_noise < 0:
             raise ConfigError(
                 f"world_model.mean_share, initial_noise are {self.mean_share}, {self.initial_noise}; "
