@@ -26,7 +26,7 @@ setup(
         "console_scripts": [
             f"sim_arm = {PACKAGE}.sim_arm:main",
             f"policy = {PACKAGE}.policy:main",
-            f"guard = {PACKAGE}.guard:main",
+            f"safety = {PACKAGE}.safety:main",
         ]
     },
 )

@@ -140,6 +140,14 @@ class ArmController:
         share = np.arange(1, SETPOINTS_PER_STEP + 1)[:, None] / SETPOINTS_PER_STEP
         return setpoint + (goal - setpoint) * share
 
+    def action_between(self, start: FloatArray, end: FloatArray) -> npt.NDArray[np.float32]:
+        """The action whose undisturbed execution leads from setpoint `start` (7,) to `end` (7,)."""
+        before, after = self.kinematics.forward(start[:6]), self.kinematics.forward(end[:6])
+        move = (after.position - before.position) / schema.DELTA_POSITION_M
+        turn = rpy_from_matrix(after.rotation @ before.rotation.T) / schema.DELTA_ROTATION_RAD
+        action = np.array([*move, *turn, gripper_opening(end[6])], np.float32)
+        return np.clip(action, -1.0, 1.0)
+
     def _goal(
         self, action: npt.NDArray[np.float32], setpoint: FloatArray, measured: FloatArray
     ) -> FloatArray:
@@ -284,7 +292,9 @@ class WidowXArm:
             self._tick(executed)
         if not changed:
             return Executed(action, first_reason)
-        return Executed(np.append(self._as_action(start, self._setpoint), stiffness), first_reason)
+        return Executed(
+            np.append(self.controller.action_between(start, self._setpoint), stiffness), first_reason
+        )
 
     def _tick(self, setpoint: FloatArray) -> None:
         if self._imperfections is None:
@@ -301,14 +311,6 @@ class WidowXArm:
         self.servos.follow(setpoint, physics_steps)
         if self._imperfections is not None:
             self._imperfections.start(setpoint, self.measured, self.data)
-
-    def _as_action(self, start: FloatArray, end: FloatArray) -> npt.NDArray[np.float32]:
-        """The action whose undisturbed execution leads from setpoint `start` (7,) to `end` (7,)."""
-        before, after = self.kinematics.forward(start[:6]), self.kinematics.forward(end[:6])
-        move = (after.position - before.position) / schema.DELTA_POSITION_M
-        turn = rpy_from_matrix(after.rotation @ before.rotation.T) / schema.DELTA_ROTATION_RAD
-        action = np.array([*move, *turn, gripper_opening(end[6])], np.float32)
-        return np.clip(action, -1.0, 1.0)
 
 
 def finger_travel(opening: float) -> float:

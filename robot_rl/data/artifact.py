@@ -20,13 +20,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors.torch
-import torch
 
 from robot_rl.errors import DataError
+
+if TYPE_CHECKING:  # a robot's guard reads its limits here and needs no torch
+    import torch
 
 MANIFEST = "manifest.json"
 TENSORS = ".safetensors"
@@ -97,6 +98,8 @@ class Artifact:
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
         """The tensors of a safetensors file, on the CPU."""
+        import safetensors.torch
+
         return safetensors.torch.load_file(self._file(name))
 
     def json(self, name: str) -> Any:
@@ -205,6 +208,8 @@ def _encode(name: str, content: Content) -> bytes:
     if name.endswith(TENSORS):
         if not isinstance(content, Mapping):
             raise TypeError(f"{name}: expected a mapping of tensors, got {type(content).__name__}")
+        import safetensors.torch
+
         return safetensors.torch.save({key: _tensor(value) for key, value in content.items()})
     return json.dumps(content, indent=2, sort_keys=True).encode()
 
@@ -215,6 +220,8 @@ def _is_plain(name: str) -> bool:
 
 def _tensor(value: Any) -> torch.Tensor:
     """A contiguous copy on the CPU that shares memory with no other (safetensors refuses tied ones)."""
+    import torch
+
     tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.as_tensor(value)
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 

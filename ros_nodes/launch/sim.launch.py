@@ -1,7 +1,7 @@
 """The whole graph on a simulated arm.
 
 ros2 launch robot_rl_ros sim.launch.py bundle:=/path/to/bundle
-ros2 service call /wx250s/guard/reset std_srvs/srv/Trigger
+ros2 service call /wx250s/safety/reset std_srvs/srv/Trigger
 ros2 service call /wx250s/policy/enable std_srvs/srv/SetBool "{data: true}"
 """
 
@@ -18,7 +18,7 @@ CONFIG = str(Path(__file__).resolve().parent.parent / "config" / "sim.yaml")
 
 def generate_launch_description() -> LaunchDescription:
     bundle = {"bundle": LaunchConfiguration("bundle")}
-    parameters = {"sim_arm": [CONFIG], "policy": [CONFIG, bundle], "guard": [CONFIG, bundle]}
+    parameters = {"sim_arm": [CONFIG], "policy": [CONFIG, bundle], "safety": [CONFIG, bundle]}
     return LaunchDescription(
         [
             DeclareLaunchArgument("bundle", description="directory of the policy bundle"),

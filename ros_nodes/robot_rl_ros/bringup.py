@@ -19,11 +19,10 @@ from typing import IO, Any
 import robot_rl
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError, RobotRLError
-from robot_rl.trainers.bundle import PolicyBundle, load_bundle
+from robot_rl_ros.bundle import BundleFacts, bundle_facts
 from robot_rl_ros.network import loopback_environment
-from sim.tasks import TASKS
 
-NODES = ("sim_arm", "guard", "policy", "conductor")
+NODES = ("sim_arm", "safety", "policy", "reward", "recorder", "conductor")
 PARENT_VARIABLE = "ROBOT_RL_BRINGUP_PID"
 STOP_TIMEOUT_S = 5.0
 SLOWNESS = 1.3
@@ -39,6 +38,7 @@ class EpisodeOutcome:
         duration_s: from the policy's start to the end [s].
         stopped: why the guard stopped it (`schema.FILTER_REASONS`), or "".
         real_time_factor: simulated seconds per second; 0 if it ended before it was measured.
+        recorded: what the recorder said; "" without one.
     """
 
     seed: int
@@ -46,6 +46,7 @@ class EpisodeOutcome:
     duration_s: float
     stopped: str
     real_time_factor: float
+    recorded: str = ""
 
 
 def bringup(
@@ -55,12 +56,15 @@ def bringup(
     episodes: int = 1,
     seed: int = schema.SEED_HELD_OUT,
     max_age_s: float = 0.0,
+    lockstep: bool = False,
+    reward: str | Path = "",
+    record: str | Path = "",
     start_timeout_s: float = 180.0,
     domain_id: int | None = None,
     loopback: bool = True,
     on_episode: Callable[[EpisodeOutcome], None] | None = None,
 ) -> list[EpisodeOutcome]:
-    """Start simulated arm, guard and policy as ROS 2 nodes, run episodes, stop everything.
+    """Start simulated arm, safety node and policy as ROS 2 nodes, run episodes, stop everything.
 
     Args:
         bundle: directory of the policy bundle.
@@ -69,6 +73,9 @@ def bringup(
         seed: of the first episode; each further one takes the next.
         max_age_s: one limit on the age of commands, states and pictures in place of the bundle's and the
             nodes' own, for a simulation on a machine too busy for real time [s]; 0 leaves them.
+        lockstep: simulated time waits for every node, so that the outcome does not depend on the machine.
+        reward: directory of a reward model, for the reward node; "": none.
+        record: directory for the episodes, for the recorder; "": none.
         start_timeout_s: how long the graph may take to appear [s].
         domain_id: ROS domain; by default one derived from this process.
         loopback: listen on 127.0.0.1 alone. False leaves discovery and transports to the environment.
@@ -86,12 +93,24 @@ def bringup(
             "rclpy is not installed: run `pip install --no-deps --require-hashes -r requirements-ros.txt`, "
             "or source a ROS 2 installation"
         )
-    loaded = load_bundle(bundle, expect={"task": task} if task else None)
-    parameters = _parameters(Path(bundle).resolve(), loaded)
+    facts = bundle_facts(bundle, task)
+    parameters = _parameters(facts, lockstep)
+    if reward:
+        parameters["reward"] = {"model": str(Path(reward).resolve())}
+    if record:
+        cameras = [schema.DEFAULT_CAMERA] if facts.image_shape else [""]
+        parameters["recorder"] = {
+            "store": str(Path(record).resolve()),
+            "bundle": str(Path(bundle).resolve()),
+            "truth": True,
+            "judged": bool(reward),
+            "cameras": cameras,
+        }
+        parameters["conductor"]["record"] = True
     parameters["conductor"] |= {"episodes": episodes, "seed": seed, "start_timeout_s": float(start_timeout_s)}
     if max_age_s:
         age = float(max_age_s)
-        parameters["guard"] |= {"max_command_age_s": age, "max_state_age_s": age}
+        parameters["safety"] |= {"max_command_age_s": age, "max_state_age_s": age}
         parameters["policy"] |= {"max_image_age_s": age, "max_skew_s": age}
     outcomes: list[EpisodeOutcome] = []
     with tempfile.TemporaryDirectory(prefix="robot_rl_ros_") as name:
@@ -113,20 +132,24 @@ def bringup(
     return outcomes
 
 
-def _parameters(path: Path, bundle: PolicyBundle) -> dict[str, dict[str, Any]]:
-    family, _, task = bundle.task.partition("/")
-    if family != "widowx" or task not in TASKS or bundle.guard is None:
+def _parameters(bundle: BundleFacts, lockstep: bool) -> dict[str, dict[str, Any]]:
+    if bundle.guard is None:
         raise ConfigError(
-            f"bundle {path} is for {bundle.task!r} of robot {bundle.robot!r}; expected a WidowX task "
-            f"({', '.join(sorted(TASKS))}) with joint limits: export it with them"
+            f"bundle {bundle.path} of robot {bundle.robot!r} has no joint limits: export it with them"
         )
-    shape = bundle.policy.config.image_shape
-    return {
-        "sim_arm": {"task": bundle.task, "image_size": shape[0] if shape else 64},
-        "guard": {"bundle": str(path)},
-        "policy": {"bundle": str(path)},
-        "conductor": {"timeout_s": SLOWNESS * TASKS[task].max_steps / bundle.control_hz},
+    path = str(bundle.path.resolve())
+    episode_s = bundle.max_steps / bundle.control_hz
+    found: dict[str, dict[str, Any]] = {
+        "sim_arm": {"task": bundle.task, "image_size": bundle.image_shape[0] if bundle.image_shape else 64},
+        "safety": {"bundle": path},
+        "policy": {"bundle": path},
+        "conductor": {"timeout_s": episode_s if lockstep else SLOWNESS * episode_s},
     }
+    for values in found.values():
+        values["lockstep"] = lockstep
+    if lockstep:
+        found["sim_arm"]["episode_s"] = episode_s
+    return found
 
 
 def _environment() -> dict[str, str]:
@@ -153,7 +176,7 @@ def _processes(
     """The nodes' processes, each with its log in `folder`; all ended at the exit, firmly if need be."""
     processes: Processes = {}
     try:
-        for name in NODES:
+        for name in parameters:
             file = folder / f"{name}.yaml"  # JSON is YAML
             file.write_text(json.dumps({"/**": {"ros__parameters": parameters[name]}}))
             with (folder / f"{name}.log").open("w") as log:

@@ -1,25 +1,23 @@
 """Topics, their quality of service, and conversions between messages and arrays.
 
-All names are relative: a namespace such as `/wx250s` puts the whole graph beside one driver.
+All names are relative: a namespace such as `/wx250s` puts the whole graph beside one driver. The table of
+topics stands in docs/robot_bringup.md.
 
-| topic | type | from -> to | QoS |
-|---|---|---|---|
-| joint_states | sensor_msgs/JointState, 100 Hz | driver -> all | sensor: best effort, newest |
-| camera/front | sensor_msgs/Image, rgb8 | camera -> policy | sensor |
-| requested/joint_setpoints | sensor_msgs/JointState, 50 Hz | policy -> guard | command: reliable, newest |
-| commands/joint_trajectory | trajectory_msgs/JointTrajectory, 50 Hz | guard -> driver | command |
-| guard/reason | std_msgs/String | guard -> all | latched: reliable, the last one for late comers |
-| sim/success | std_msgs/Bool, 5 Hz | sim_arm -> bringup | sensor |
-| sim/real_time_factor | std_msgs/Float32, 1 Hz | sim_arm -> all | sensor |
+The graph needs no messages of its own. Where numbers need a stamp and names, a JointState carries them:
 
-A requested setpoint carries joints by name in `name` and `position`, when it was issued in
-`header.stamp`, and its sequence number, in decimal, in `header.frame_id`. A joint is found by its name
-and never by its index.
+- a requested setpoint: joints by name in `name` and `position`, when it was issued in `header.stamp`, its
+  sequence number, in decimal, in `header.frame_id`;
+- an executed setpoint: the same, `header.stamp` is the time of the guard's step and `header.frame_id` the
+  sequence number of the request that it answers, a blank, and the reason (`schema.FILTER_REASONS`);
+- actions, judgements and the simulator's truth: `numbers_message`.
+
+A joint is found by its name and never by its index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,27 +26,39 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from robot_rl.data import schema
 from robot_rl.safety import Command
 from robot_rl.safety import JointState as Measured
 
 SENSOR_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""The newest or nothing: what is late is of no use."""
+HISTORY_QOS = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""For who writes down what sensors say."""
+EVENT_QOS = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)
+"""Every one, in order."""
 COMMAND_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED_QOS = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
 
 JOINT_STATES = "joint_states"
-CAMERA = "camera/front"
 REQUESTED = "requested/joint_setpoints"
-DRIVER_TRAJECTORY = "commands/joint_trajectory"
-REASON = "guard/reason"
-SUCCESS = "sim/success"
+ACTION = "requested/action"
+INSTRUCTION = "requested/instruction"
+EXECUTED = "safety/executed"
+REASON = "safety/reason"
+HEARTBEAT = "safety/heartbeat"
+DEADMAN = "safety/deadman"
+DIAGNOSTICS = "/diagnostics"
+JUDGEMENT = "reward/judgement"
+TRUTH = "sim/truth"
 REAL_TIME_FACTOR = "sim/real_time_factor"
+CLOCK = "/clock"
 
-ESTOP_SERVICE = "guard/estop"
-RESET_GUARD_SERVICE = "guard/reset"
-ENABLE_SERVICE = "policy/enable"
+ESTOP_SERVICE = "safety/estop"
+RESET_SERVICE = "safety/reset"
 RESET_SIM_SERVICE = "sim/reset"
+RECORD_SERVICE = "recorder/record"
 
 STOPS = frozenset(
     ("non_finite", "wrong_shape", "out_of_order", "stale_command", "stale_state", "inactive", "estop")
@@ -56,9 +66,30 @@ STOPS = frozenset(
 """Reasons with which the guard holds the arm; the others let it go on, within its limits."""
 
 
+def nanoseconds(stamp: Time) -> int:
+    """A stamp in nanoseconds."""
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
 def seconds(stamp: Time) -> float:
     """A stamp in seconds."""
     return float(stamp.sec) + stamp.nanosec * 1e-9
+
+
+def stamp_of(time_s: float) -> Time:
+    """A time in seconds as a stamp."""
+    nanoseconds = round(time_s * 1e9)
+    return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+
+
+def camera_topic(camera: str) -> str:
+    """Where the pictures of a camera are."""
+    return f"camera/{camera}"
+
+
+def enable_service(node: str) -> str:
+    """Where a node that acts is switched on and off."""
+    return f"{node}/enable"
 
 
 def by_name(found: Sequence[str], values: Sequence[float], wanted: Sequence[str]) -> list[float]:
@@ -79,6 +110,54 @@ def command_from(message: JointState, names: Sequence[str]) -> Command:
     digits = message.header.frame_id
     sequence: int = int(digits) if digits.isdecimal() and len(digits) < 19 else None  # type: ignore[assignment]
     return Command(by_name(message.name, message.position, names), seconds(message.header.stamp), sequence)
+
+
+class Executed(NamedTuple):
+    """What the guard made of a request."""
+
+    setpoint: list[float]
+    """(J,) [rad or m]; empty if a joint is missing."""
+    time_s: float
+    """Of the guard's step."""
+    sequence: int
+    """Of the request; -1 if there was none."""
+    reason: str
+
+
+def executed_message(
+    names: Sequence[str], setpoint: npt.NDArray[np.float64], stamp: Time, sequence: int, reason: str
+) -> JointState:
+    """An executed setpoint (J,) [rad or m]."""
+    message = JointState(name=list(names), position=setpoint.tolist())
+    message.header.stamp = stamp
+    message.header.frame_id = f"{sequence} {reason}"
+    return message
+
+
+def executed_from(message: JointState, names: Sequence[str]) -> Executed:
+    """What `executed_message` says."""
+    sequence, _, reason = message.header.frame_id.partition(" ")
+    setpoint = by_name(message.name, message.position, names)
+    number = int(sequence) if sequence.isdecimal() else -1
+    return Executed(setpoint, seconds(message.header.stamp), number, reason)
+
+
+def numbers_message(numbers: Mapping[str, float], stamp: Time, note: str = "") -> JointState:
+    """Named numbers of one moment, and a word in `header.frame_id`."""
+    message = JointState(name=list(numbers), position=[float(value) for value in numbers.values()])
+    message.header.stamp = stamp
+    message.header.frame_id = note
+    return message
+
+
+def numbers_from(message: JointState) -> dict[str, float]:
+    """What `numbers_message` says."""
+    return dict(zip(message.name, message.position, strict=False))
+
+
+def action_from(numbers: Mapping[str, float]) -> npt.NDArray[np.float32]:
+    """The action (7,) among named numbers."""
+    return np.array([numbers[name] for name in schema.ACTION_NAMES], np.float32)
 
 
 def request_message(

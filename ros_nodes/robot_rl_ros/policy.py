@@ -1,176 +1,122 @@
-"""The policy node: a bundle's policy at up to 5 Hz, its joint setpoints at 50 Hz, to the guard.
-
-As in training an action follows from what is seen after the one before has been carried out; what that
-takes beyond the action's .2 s (the camera's period, transport, inference) lowers the rate.
-
-It publishes only while it is enabled and sees: without a fresh picture and joint state it falls silent,
-and the guard stops the arm.
-"""
+"""The policy node: the policies of one or more bundles, chosen by the instruction. See `acting`."""
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from rclpy.node import Node
-from sensor_msgs.msg import Image, JointState
-from std_srvs.srv import SetBool
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.parameter import Parameter
 
 from robot_rl.agents.policy import PolicyRunner
 from robot_rl.data import schema
-from robot_rl.errors import ConfigError
-from robot_rl.safety import ActionGuard, GuardConfig
-from robot_rl.safety import JointState as Measured
-from robot_rl.trainers.bundle import load_bundle
-from robot_rl_ros import messages
-from robot_rl_ros.spin import run
-from sim.arm import ArmController
-from sim.tasks import TASKS
-
-Setpoints = npt.NDArray[np.float64]
-PATIENCE_S = 0.01
-"""A tick waits this long for the policy, half of its period; a slower answer is used a tick later."""
+from robot_rl.errors import ConfigError, DataError, RobotRLError, unknown
+from robot_rl.safety import GuardConfig
+from robot_rl.trainers.bundle import PolicyBundle, load_bundle
+from robot_rl_ros.acting import ActingNode, Action
+from robot_rl_ros.bundle import bundle_facts
+from robot_rl_ros.managed import run
+from robot_rl_ros.observing import Observation
+from sim.arm import Workspace
 
 
-class PolicyNode(Node):
-    """Parameters: `bundle` (directory, required), `seed` (of a stochastic policy's noise), `stochastic`,
-    `max_image_age_s`, `max_skew_s` (between picture and joint state), `settle_s` (from an action's last
-    setpoint to the picture that the next is based on: its way through guard and driver, and one period
-    of motion, as in the simulator) [s]."""
+class Skill(NamedTuple):
+    """What one bundle can do."""
+
+    bundle: PolicyBundle
+    runner: PolicyRunner
+    workspace: Workspace
+    path: Path
+    manifest: bytes
+    """As it was when the bundle was loaded."""
+
+
+def load_skill(path: str, stochastic: bool, seed: int) -> Skill:
+    """The bundle at `path`, checked, for a WidowX task.
+
+    Raises:
+        DataError: missing or damaged. ConfigError: of another robot or rate.
+    """
+    file = Path(path) / "manifest.json"
+    manifest = file.read_bytes() if file.is_file() else b""
+    workspace = bundle_facts(path).workspace
+    bundle = load_bundle(path)
+    return Skill(bundle, PolicyRunner(bundle.policy, not stochastic, seed), workspace, Path(path), manifest)
+
+
+class PolicyNode(ActingNode):
+    """Parameters, besides those of `ActingNode`: `bundle` (directory, required), `more_bundles` (further
+    ones, of tasks in the same scene), `instruction` (which of them acts; empty: the first one's; may be set
+    at any time, by `policy/set_parameters`, and holds from the next action on), `seed` (of a stochastic
+    policy's noise), `stochastic`.
+
+    A bundle that was replaced on the disk is loaded when the next episode begins.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("policy", **kwargs)
-        bundle = load_bundle(str(self.declare_parameter("bundle", "").value))
-        family, _, task = bundle.task.partition("/")
-        if family != "widowx" or task not in TASKS or bundle.control_hz != schema.CONTROL_HZ:
-            raise ConfigError(
-                f"bundle is for {bundle.task!r} at {bundle.control_hz} Hz; this node drives the WidowX tasks "
-                f"{', '.join(sorted(TASKS))} at {schema.CONTROL_HZ} Hz"
-            )
-        self.seed = int(self.declare_parameter("seed", 0).value or 0)
-        stochastic = bool(self.declare_parameter("stochastic", False).value)
-        self.max_image_age_s = float(self.declare_parameter("max_image_age_s", 0.3).value or 0.3)
-        self.max_skew_s = float(self.declare_parameter("max_skew_s", 0.05).value or 0.05)
-        self.settle_s = float(self.declare_parameter("settle_s", 0.03).value or 0.0)
-        self.names = (bundle.guard or GuardConfig.widowx_250s()).names
-        self.image_shape = bundle.policy.config.image_shape
-        self.controller = ArmController(TASKS[task].workspace)
-        self.runner = PolicyRunner(bundle.policy, deterministic=not stochastic, seed=self.seed)
-        self.action_guard = ActionGuard(1, bundle.policy.config.action_dim, bundle.action_guard)
+        self.seed = int(self.number("seed", 0))
+        self.stochastic = bool(self.declare_parameter("stochastic", False).value)
+        paths = [self.text("bundle")]
+        paths += [str(path) for path in self.declare_parameter("more_bundles", [""]).value or [] if path]
+        skills = [load_skill(path, self.stochastic, self.seed) for path in paths]
+        self.skills = {skill.bundle.instruction: skill for skill in skills}
+        first = skills[0].bundle
+        shape = first.policy.config.image_shape
+        for skill in skills:
+            if skill.bundle.policy.config.image_shape != shape:
+                found = skill.bundle.policy.config.image_shape
+                raise ConfigError(
+                    f"bundle {skill.path} sees pictures of {found}; expected {shape} as the first"
+                )
+        instruction = self.text("instruction") or first.instruction
+        if instruction not in self.skills:
+            raise unknown("instruction", instruction, self.skills)
         torch.set_num_threads(1)
+        names = (first.guard or GuardConfig.widowx_250s()).names
+        self.prepare(names, skills[0].workspace, instruction, shape)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self.autostart()
 
-        self._thinker = ThreadPoolExecutor(max_workers=1)
-        self._thought: Future[Setpoints] | None = None
-        self._enabled = False
-        self._episodes = self._sequence = 0
-        self._setpoint: Setpoints = np.zeros(len(self.names))
-        self._ahead: deque[Setpoints] = deque()
-        self._moved = 0.0
-        self._states: deque[Measured] = deque(maxlen=100)
-        self._image: Image | None = None
-        self._requests = self.create_publisher(JointState, messages.REQUESTED, messages.COMMAND_QOS)
-        self.create_subscription(JointState, messages.JOINT_STATES, self._on_state, messages.SENSOR_QOS)
-        self.create_subscription(Image, messages.CAMERA, self._on_image, messages.SENSOR_QOS)
-        self.create_service(SetBool, messages.ENABLE_SERVICE, self._on_enable)
-        self.create_timer(1 / schema.SETPOINT_HZ, self._tick)
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == "instruction":
+                if parameter.value not in self.skills:
+                    error = unknown("instruction", str(parameter.value), self.skills)
+                    return SetParametersResult(successful=False, reason=str(error))
+                self._told(str(parameter.value))
+                self.announce()
+        return SetParametersResult(successful=True)
 
-    def destroy_node(self) -> None:
-        self._thinker.shutdown(cancel_futures=True)
-        super().destroy_node()
+    def _told(self, instruction: str) -> None:
+        self.instruction = instruction
+        skill = self.skills[instruction]
+        self.take_up(skill.workspace, skill.bundle.action_guard)
+        skill.runner.reset(np.ones(1, bool), np.array([self.seed + self._episodes]))
 
-    def _on_state(self, message: JointState) -> None:
-        measured = messages.measured_from(message, self.names)
-        if len(measured.position) == len(self.names) and np.isfinite(measured.position).all():
-            self._states.append(measured)
+    def begin(self) -> str:
+        skill = self.skills[self.instruction]
+        try:
+            file = skill.path / "manifest.json"
+            if file.is_file() and file.read_bytes() != skill.manifest:
+                newer = load_skill(str(skill.path), self.stochastic, self.seed)
+                if newer.bundle.instruction != self.instruction:
+                    raise DataError(f"bundle {skill.path} is now for {newer.bundle.instruction!r}")
+                self.skills[self.instruction] = newer
+                self.get_logger().info(f"loaded {skill.path} again: it was replaced")
+        except (RobotRLError, OSError) as error:
+            return str(error)
+        self._told(self.instruction)
+        return ""
 
-    def _on_image(self, message: Image) -> None:
-        self._image = message
-
-    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._enabled = False
-        self._ahead.clear()
-        self._thought = None
-        response.success, response.message = True, "stopped"
-        if request.data:
-            observation = self._observation()
-            if isinstance(observation, str):
-                response.success, response.message = False, observation
-                return response
-            self.runner.reset(np.ones(1, bool), np.array([self.seed + self._episodes]))
-            self.action_guard.reset()
-            self._setpoint = np.array(self._states[-1].position)
-            self._episodes += 1
-            self._enabled = True
-            response.message = f"episode {self._episodes}"
-        return response
-
-    def _now(self) -> float:
-        return self.get_clock().now().nanoseconds * 1e-9
-
-    def _seen(self) -> float:
-        """When what there is to see was taken [s]."""
-        if self.image_shape is None:
-            return self._states[-1].stamp if self._states else 0.0
-        return messages.seconds(self._image.header.stamp) if self._image else 0.0
-
-    def _observation(self) -> tuple[Setpoints, npt.NDArray[np.uint8] | None] | str:
-        """Joints (7,) measured when the newest picture was taken, and the picture; or why there is none."""
-        now = self._now()
-        if not self._states:
-            return "no joint state yet"
-        if (age := now - self._states[-1].stamp) > self.max_image_age_s:
-            return f"the newest joint state is {age:.2f} s old"
-        if self.image_shape is None:
-            return np.array(self._states[-1].position), None
-        if self._image is None:
-            return "no picture yet"
-        taken = self._seen()
-        if (age := now - taken) > self.max_image_age_s:
-            return f"the newest picture is {age:.2f} s old"
-        nearest = min(self._states, key=lambda state: abs(state.stamp - taken))
-        if (skew := abs(nearest.stamp - taken)) > self.max_skew_s:
-            return f"the nearest joint state is {skew:.2f} s from the picture"
-        picture = messages.picture_from(self._image)
-        if picture is None or picture.shape[:2] != tuple(self.image_shape):
-            found = f"{self._image.height} x {self._image.width} {self._image.encoding}"
-            return f"the picture is {found}; expected {self.image_shape[0]} x {self.image_shape[1]} rgb8"
-        return np.array(nearest.position), picture
-
-    def _think(self, joints: Setpoints, picture: npt.NDArray[np.uint8] | None, now: Setpoints) -> Setpoints:
-        """Setpoints (10, 7) of one action: what the simulator does, on what was observed."""
-        observation: dict[str, npt.NDArray[Any]] = {schema.STATE: self.controller.state(joints)[None]}
-        if picture is not None:
-            observation[schema.IMAGE] = np.ascontiguousarray(picture)[None]
-        executed, _ = self.action_guard.step(self.runner.act(observation))
-        return self.controller.ramp(executed[0], self._setpoint, now)
-
-    def _tick(self) -> None:
-        if not self._enabled:
-            return
-        if not self._ahead:
-            if self._thought is None:
-                observation = self._observation()
-                if isinstance(observation, str):
-                    self.get_logger().warning(f"silent: {observation}", throttle_duration_sec=1.0)
-                    return
-                if self._seen() >= self._moved + self.settle_s:
-                    now = np.array(self._states[-1].position)
-                    self._thought = self._thinker.submit(self._think, *observation, now)
-            if self._thought is not None:
-                wait([self._thought], timeout=PATIENCE_S)
-                if self._thought.done():
-                    self._ahead.extend(self._thought.result())
-                    self._thought = None
-        if self._ahead:
-            self._setpoint = self._ahead.popleft()
-            self._moved = self._now()
-        stamp = self.get_clock().now().to_msg()
-        self._requests.publish(messages.request_message(self.names, self._setpoint, stamp, self._sequence))
-        self._sequence += 1
+    def decide(self, observation: Observation) -> Action:
+        seen: dict[str, Any] = {schema.STATE: self.controller.state(observation.joints)[None]}
+        for camera, picture in observation.pictures.items():
+            seen[schema.image_key(camera)] = np.ascontiguousarray(picture)[None]
+        action: Action = self.skills[self.instruction].runner.act(seen)[0]
+        return action
 
 
 def main() -> None:

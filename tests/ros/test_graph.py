@@ -14,11 +14,11 @@ import yaml
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from robot_rl_ros import messages
-from robot_rl_ros.guard import GuardNode
+from robot_rl_ros.observing import Observation
 from robot_rl_ros.policy import PolicyNode
+from robot_rl_ros.safety import SafetyNode
 from robot_rl_ros.sim_arm import REPORTED, SimArmNode
 from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -29,6 +29,7 @@ from tests.ros.conftest import ROOT, Graph
 
 pytestmark = pytest.mark.ros
 CONFIG = GuardConfig.widowx_250s()
+DRIVER = "arm_controller/joint_trajectory"
 
 
 class Listener(Node):
@@ -39,22 +40,27 @@ class Listener(Node):
         self.states: list[JointState] = []
         self.pictures: list[Image] = []
         self.commands: list[np.ndarray] = []
-        self.success: list[bool] = []
+        self.truth: list[dict[str, float]] = []
         self.create_subscription(JointState, messages.JOINT_STATES, self.states.append, messages.SENSOR_QOS)
-        self.create_subscription(Image, messages.CAMERA, self.pictures.append, messages.SENSOR_QOS)
+        self.create_subscription(
+            Image, messages.camera_topic("front"), self.pictures.append, messages.SENSOR_QOS
+        )
         self.create_subscription(
             JointTrajectory,
-            messages.DRIVER_TRAJECTORY,
+            DRIVER,
             lambda m: self.commands.append(np.array(m.points[0].positions)),
-            messages.COMMAND_QOS,
+            messages.EVENT_QOS,
         )
         self.create_subscription(
-            Bool, messages.SUCCESS, lambda m: self.success.append(m.data), messages.SENSOR_QOS
+            JointState,
+            messages.TRUTH,
+            lambda m: self.truth.append(messages.numbers_from(m)),
+            messages.EVENT_QOS,
         )
-        self.driver = self.create_publisher(JointTrajectory, messages.DRIVER_TRAJECTORY, messages.COMMAND_QOS)
+        self.driver = self.create_publisher(JointTrajectory, DRIVER, messages.COMMAND_QOS)
         self.reset_sim = self.create_client(Trigger, messages.RESET_SIM_SERVICE)
-        self.reset_guard = self.create_client(Trigger, messages.RESET_GUARD_SERVICE)
-        self.enable = self.create_client(SetBool, messages.ENABLE_SERVICE)
+        self.reset_guard = self.create_client(Trigger, messages.RESET_SERVICE)
+        self.enable = self.create_client(SetBool, messages.enable_service("policy"))
 
     def pose(self) -> np.ndarray:
         state = self.states[-1]
@@ -64,13 +70,14 @@ class Listener(Node):
 def test_the_simulated_arm_behaves_like_the_driver(graph: Graph) -> None:
     arm = graph.add(SimArmNode, image_size=32, seed=5)
     listener = graph.add(Listener)
-    graph.until(lambda: len(listener.states) > 3 and len(listener.pictures) > 1 and len(listener.success) > 0)
+    graph.until(lambda: len(listener.states) > 3 and len(listener.pictures) > 1 and len(listener.truth) > 0)
     state, picture = listener.states[-1], listener.pictures[-1]
     assert tuple(state.name) == REPORTED
     assert len(state.position) == len(state.velocity) == len(state.effort) == len(REPORTED)
     assert (picture.height, picture.width, picture.encoding) == (32, 32, "rgb8")
     assert np.ptp(messages.picture_from(picture)) > 50
-    assert listener.success[-1] is False
+    assert listener.truth[-1]["success"] == 0
+    assert listener.truth[-1]["seed"] == 5
 
     home = listener.pose()
     target = home + np.array([0.3, 0, 0, 0, 0, 0, 0])
@@ -96,13 +103,13 @@ def test_the_simulated_arm_behaves_like_the_driver(graph: Graph) -> None:
 
 def test_an_episode_runs_through_the_whole_graph(graph: Graph, bundle: Path) -> None:
     graph.add(SimArmNode, image_size=32)
-    guard = graph.add(GuardNode, bundle=str(bundle))
+    guard = graph.add(SafetyNode, bundle=str(bundle))
     policy = graph.add(PolicyNode, bundle=str(bundle), max_image_age_s=2.0, max_skew_s=2.0)
     listener = graph.add(Listener)
     listener.destroy_publisher(listener.driver)
     graph.until(
         lambda: (
-            not isinstance(policy._observation(), str)
+            not isinstance(policy.observer.newest(policy._now()), str)
             and guard._measured is not None
             and len(listener.states) > 0
         )
@@ -116,11 +123,10 @@ def test_an_episode_runs_through_the_whole_graph(graph: Graph, bundle: Path) -> 
     commands = np.array(listener.commands)
     assert (commands >= np.array(CONFIG.lower)).all()
     assert (commands <= np.array(CONFIG.upper)).all()
-    writers = listener.get_publishers_info_by_topic("/wx250s/" + messages.DRIVER_TRAJECTORY)
-    assert [writer.node_name for writer in writers] == ["guard"]
+    writers = listener.get_publishers_info_by_topic("/wx250s/" + DRIVER)
+    assert [writer.node_name for writer in writers] == ["safety"]
 
     # A policy that goes mad: the arm stops where it is, and stays.
-    policy.runner.act = lambda observation: np.full((1, 7), np.nan, np.float32)
     policy.controller.ramp = lambda *arguments: np.full((10, 7), np.nan)
     graph.until(lambda: guard.guard.fault == "non_finite")
     held = len(listener.commands)
@@ -140,8 +146,9 @@ def test_the_policy_does_as_in_the_simulator(graph: Graph, bundle: Path) -> None
     env = sim.make("widowx/push", image_size=32).unwrapped
     observation, _ = env.reset(seed=3)
     measured = env.scene.arm.measured
-    node._setpoint = env.scene.arm.setpoint
-    ramp = node._think(measured, observation[schema.IMAGE], measured)
+    seen = Observation(0.0, measured, {"front": observation[schema.IMAGE]})
+    thought = node._think(seen, env.scene.arm.setpoint, measured)
+    assert thought is not None
     requested: list[np.ndarray] = []
     env.set_command_filter(lambda setpoint, _measured, _time: (requested.append(setpoint) or setpoint, 0))
     action = PolicyRunner(load_bundle(bundle).policy).act(
@@ -149,7 +156,7 @@ def test_the_policy_does_as_in_the_simulator(graph: Graph, bundle: Path) -> None
     )
     env.step(action[0])
     env.close()
-    np.testing.assert_allclose(ramp, requested, atol=1e-6)
+    np.testing.assert_allclose(thought.ramp, requested, atol=1e-6)
 
 
 def test_the_policy_is_silent_when_it_does_not_see(graph: Graph, bundle: Path) -> None:
@@ -170,14 +177,14 @@ def test_a_damaged_bundle_is_refused(graph: Graph, bundle: Path, tmp_path: Path)
     shutil.copytree(bundle, damaged)
     text = (damaged / "safety.json").read_text()
     (damaged / "safety.json").write_text(text.replace("3.14158", "9.14158"))
-    for make in (GuardNode, PolicyNode):
+    for make in (SafetyNode, PolicyNode):
         with pytest.raises(DataError, match=r"safety\.json"):
             graph.add(make, bundle=str(damaged))
 
 
 def test_the_parameter_file_fits_the_nodes(graph: Graph, bundle: Path) -> None:
     settings = yaml.safe_load((ROOT / "ros_nodes/config/sim.yaml").read_text())
-    for name, make in (("sim_arm", SimArmNode), ("policy", PolicyNode), ("guard", GuardNode)):
+    for name, make in (("sim_arm", SimArmNode), ("policy", PolicyNode), ("safety", SafetyNode)):
         values = settings[f"/**/{name}"]["ros__parameters"]
         node = graph.add(make, **values | ({} if name == "sim_arm" else {"bundle": str(bundle)}))
         for key, value in values.items():

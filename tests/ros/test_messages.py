@@ -11,6 +11,8 @@ from builtin_interfaces.msg import Time
 from robot_rl_ros import messages
 from sensor_msgs.msg import Image
 
+from robot_rl.data import schema
+
 pytestmark = pytest.mark.ros
 NAMES = ("waist", "shoulder", "elbow")
 
@@ -48,3 +50,25 @@ def test_pictures() -> None:
     np.testing.assert_array_equal(messages.picture_from(message), picture)
     assert messages.picture_from(Image(height=5, width=7, encoding="mono8", step=7, data=bytes(35))) is None
     assert messages.picture_from(Image(height=5, width=7, encoding="rgb8", step=21, data=bytes(9))) is None
+
+
+def test_what_the_guard_made_of_a_request_survives_the_way() -> None:
+    setpoint = np.array([0.1, -0.2, 0.3])
+    message = messages.executed_message(NAMES, setpoint, messages.stamp_of(7.25), 41, "leash")
+    assert messages.executed_from(message, NAMES) == ([0.1, -0.2, 0.3], 7.25, 41, "leash")
+    message.header.frame_id = "-1 "
+    assert messages.executed_from(message, NAMES)[2:] == (-1, "")
+
+
+def test_named_numbers_survive_the_way() -> None:
+    numbers = dict.fromkeys(schema.ACTION_NAMES, 0.25) | {"intervention": 1.0}
+    found = messages.numbers_from(messages.numbers_message(numbers, messages.stamp_of(3.5)))
+    assert found == numbers
+    np.testing.assert_array_equal(messages.action_from(found), np.full(7, 0.25, np.float32))
+
+
+@pytest.mark.parametrize("time_s", [0.0, 1.0, 12.34, 99_999.98])
+def test_a_stamp_comes_back_to_the_nanosecond(time_s: float) -> None:
+    stamp = messages.stamp_of(time_s)
+    assert messages.stamp_of(messages.seconds(stamp)) == stamp
+    assert abs(messages.nanoseconds(stamp) - time_s * 1e9) <= 1

@@ -12,7 +12,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed (requirements-ros.tx
 
 from rclpy.node import Node
 from robot_rl_ros import messages
-from robot_rl_ros.guard import GuardNode
+from robot_rl_ros.safety import SafetyNode
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -25,6 +25,7 @@ from tests.ros.conftest import Graph
 pytestmark = pytest.mark.ros
 CONFIG = GuardConfig.widowx_250s()
 HOME = np.array([0.0, -0.96, 1.16, 0.0, -0.3, 0.0, 0.03])
+DRIVER = "arm_controller/joint_trajectory"
 AGES = {"max_command_age_s": 2.0, "max_state_age_s": 2.0}
 
 
@@ -38,13 +39,11 @@ class Probe(Node):
         self.measured = HOME
         self.states = self.create_publisher(JointState, messages.JOINT_STATES, messages.SENSOR_QOS)
         self.requests = self.create_publisher(JointState, messages.REQUESTED, messages.COMMAND_QOS)
-        self.create_subscription(
-            JointTrajectory, messages.DRIVER_TRAJECTORY, self._on_command, messages.COMMAND_QOS
-        )
+        self.create_subscription(JointTrajectory, DRIVER, self._on_command, messages.EVENT_QOS)
         self.create_subscription(
             String, messages.REASON, lambda m: self.reasons.append(m.data), messages.LATCHED_QOS
         )
-        self.reset = self.create_client(Trigger, messages.RESET_GUARD_SERVICE)
+        self.reset = self.create_client(Trigger, messages.RESET_SERVICE)
         self.estop = self.create_client(Trigger, messages.ESTOP_SERVICE)
         self.create_timer(0.01, self._drive)
         self.sequence = 0
@@ -73,14 +72,14 @@ class Probe(Node):
         self.requests.publish(message)
 
 
-def ready(graph: Graph, **parameters: Any) -> tuple[Probe, GuardNode]:
-    guard = graph.add(GuardNode, **AGES | parameters)
+def ready(graph: Graph, **parameters: Any) -> tuple[Probe, SafetyNode]:
+    guard = graph.add(SafetyNode, **AGES | parameters)
     probe = graph.add(Probe)
     graph.until(lambda: guard._measured is not None and probe.requests.get_subscription_count() == 1)
     return probe, guard
 
 
-def started(graph: Graph) -> tuple[Probe, GuardNode]:
+def started(graph: Graph) -> tuple[Probe, SafetyNode]:
     probe, guard = ready(graph)
     assert graph.call(probe.reset, Trigger.Request()).success
     probe.request(HOME)
@@ -108,7 +107,7 @@ def test_nothing_is_sent_before_the_reset(graph: Graph) -> None:
 
 
 def test_no_reset_without_a_joint_state(graph: Graph) -> None:
-    graph.add(GuardNode)
+    graph.add(SafetyNode)
     probe = graph.add(Probe)
     probe.destroy_timer(next(iter(probe.timers)))
     response = graph.call(probe.reset, Trigger.Request())
@@ -127,8 +126,8 @@ def test_requests_reach_the_driver_inside_the_limits_and_from_the_guard_alone(gr
     steps = np.abs(np.diff(probe.commands, axis=0))
     assert (steps <= np.array(CONFIG.max_velocity) * CONFIG.period_s + 1e-9).all()
     assert probe.commands[-1][0] > 0.3
-    writers = probe.get_publishers_info_by_topic("/wx250s/" + messages.DRIVER_TRAJECTORY)
-    assert [writer.node_name for writer in writers] == ["guard"]
+    writers = probe.get_publishers_info_by_topic("/wx250s/" + DRIVER)
+    assert [writer.node_name for writer in writers] == ["safety"]
 
 
 @pytest.mark.parametrize(
@@ -197,8 +196,8 @@ def test_the_emergency_stop_holds_the_measured_pose_within_five_commands(graph: 
 
 def test_bad_settings_are_refused_in_one_line(graph: Graph) -> None:
     with pytest.raises(
-        ConfigError, match=r"unknown backend 'joint_trajctory': did you mean joint_trajectory"
+        ConfigError, match=r"unknown backend 'joint_trajectory': did you mean joint_trajectory_controller"
     ):
-        graph.add(GuardNode, backend="joint_trajctory")
+        graph.add(SafetyNode, backend="joint_trajectory")
     with pytest.raises(RobotRLError, match="interbotix_xs_msgs is not installed"):
-        graph.add(GuardNode, backend="interbotix")
+        graph.add(SafetyNode, backend="interbotix")
