@@ -215,9 +215,17 @@ VERBS: dict[str, Verb] = {
             "bundle": "the policy bundle (required)",
             "episodes": "how many episodes before it stops (1; 0 = until Ctrl-C)",
             "first_seed": "the first episode's seed (the first held-out one)",
+            "lockstep": "true: simulated time waits for every node, so that a slow machine changes nothing",
+            "max_age_s": "take messages of up to this age, on a machine too busy for real time (as bundled)",
+            "reward": "a reward model; starts the reward node",
+            "record": "a directory for the episodes; starts the recorder",
         },
         ("bundle",),
-        ("robot-rl bringup bundle=bundles/push episodes=5",),
+        (
+            "robot-rl bringup bundle=bundles/push episodes=5",
+            "robot-rl bringup bundle=bundles/push episodes=50 lockstep=true record=data/graph "
+            "reward=runs/mine/stages/reward/model",
+        ),
         configured=False,
     ),
 }

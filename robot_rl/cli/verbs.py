@@ -157,16 +157,32 @@ def bringup(arguments: dict[str, str], overrides: list[str]) -> int:
     graph: Any = importlib.import_module("robot_rl_ros.bringup")
     number = whole_number(arguments, "episodes", 1, least=0)
     seed = whole_number(arguments, "first_seed", schema.SEED_HELD_OUT, least=0)
+    lockstep = arguments.get("lockstep", "false")
+    if lockstep not in ("true", "false"):
+        raise ConfigError(f"lockstep={lockstep!r}; expected true or false")
+    age = arguments.get("max_age_s", "0")
+    if not age.replace(".", "", 1).isdigit():
+        raise ConfigError(f"max_age_s={age!r}; expected a number of seconds")
 
     def show(outcome: Any) -> None:
         end = (
             "success" if outcome.success else f"no success{', ' + outcome.stopped if outcome.stopped else ''}"
         )
         factor = outcome.real_time_factor
-        pace = "" if factor is None else f", real-time factor {factor:.2f}"
-        print(f"episode {outcome.seed}: {end}, {outcome.duration_s:.1f} s{pace}", flush=True)
+        pace = f", real-time factor {factor:.2f}" if factor else ""
+        recorded = f", {outcome.recorded}" if outcome.recorded else ""
+        print(f"episode {outcome.seed}: {end}, {outcome.duration_s:.1f} s{pace}{recorded}", flush=True)
 
-    outcomes = graph.bringup(arguments["bundle"], episodes=number, seed=seed, on_episode=show)
+    outcomes = graph.bringup(
+        arguments["bundle"],
+        episodes=number,
+        seed=seed,
+        lockstep=lockstep == "true",
+        max_age_s=float(age),
+        reward=arguments.get("reward", ""),
+        record=arguments.get("record", ""),
+        on_episode=show,
+    )
     wins = sum(outcome.success for outcome in outcomes)
     print(f"{wins} of {len(outcomes)} episodes succeeded")
     return 0

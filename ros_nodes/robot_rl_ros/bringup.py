@@ -97,6 +97,7 @@ def bringup(
     parameters = _parameters(facts, lockstep)
     if reward:
         parameters["reward"] = {"model": str(Path(reward).resolve())}
+        parameters["conductor"]["judged"] = True
     if record:
         cameras = [schema.DEFAULT_CAMERA] if facts.image_shape else [""]
         parameters["recorder"] = {

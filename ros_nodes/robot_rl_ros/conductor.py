@@ -39,7 +39,8 @@ SETTLING_S = 1.0
 class Conductor(Node):
     """Parameters: `episodes` (0: without end), `seed` (of the first), `timeout_s` (of an episode; in
     simulated time in lock-step), `start_timeout_s` (until the graph answers) [s], `lockstep`, `record`
-    (whether there is a recorder), `acting` (the name of the node that acts)."""
+    (whether there is a recorder), `judged` (whether there is a reward node), `acting` (the name of the
+    node that acts)."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("conductor", **kwargs)
@@ -49,6 +50,7 @@ class Conductor(Node):
         self.start_timeout_s = float(self.declare_parameter("start_timeout_s", 180.0).value or 180.0)
         self.lockstep = bool(self.declare_parameter("lockstep", False).value)
         self.record = bool(self.declare_parameter("record", False).value)
+        self.judged = bool(self.declare_parameter("judged", False).value)
         acting = str(self.declare_parameter("acting", "policy").value)
         self._success, self._reason, self._elapsed = False, "", 0.0
         self._running: int | None = None
@@ -85,11 +87,16 @@ class Conductor(Node):
         """
         deadline = time.monotonic() + self.start_timeout_s
         needed = [self._reset_sim, self._reset_guard, self._enable]
-        for client in needed + [self._record] * self.record:
-            while not client.service_is_ready():
+        missing = {
+            client.srv_name: client.service_is_ready for client in needed + [self._record] * self.record
+        }
+        if self.judged:
+            missing[messages.JUDGEMENT] = lambda: self.count_publishers(messages.JUDGEMENT) > 0
+        for name, ready in missing.items():
+            while not ready():
                 if time.monotonic() > deadline:
                     raise RobotRLError(
-                        f"{client.srv_name} did not appear in {self.start_timeout_s:g} s: does its node run?"
+                        f"{name} did not appear in {self.start_timeout_s:g} s: does its node run?"
                     )
                 self._executor.spin_once(timeout_sec=0.1)
         number = 0

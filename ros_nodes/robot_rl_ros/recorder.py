@@ -63,6 +63,7 @@ class RecorderNode(ManagedNode):
         self._done: Future | None = None
         self._ending = 0.0
         self._success = False
+        self._outcome = ""
 
         listen = self.create_subscription
         listen(JointState, messages.JOINT_STATES, self._on_state, messages.HISTORY_QOS)
@@ -143,7 +144,7 @@ class RecorderNode(ManagedNode):
             expects_truth=self.truth,
             expects_judgement=self.judged,
         )
-        self._ending, self._success = 0.0, False
+        self._ending, self._success, self._outcome = 0.0, False, ""
         self.recorder.discard()
 
     async def _on_record(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -153,9 +154,12 @@ class RecorderNode(ManagedNode):
             self._begin()
             response.success, response.message = True, "recording"
         elif self._assembler is None:
-            response.message = "no episode is in progress"
+            response.message = self._outcome or "no episode is in progress"
+            response.success = bool(self._outcome)
         else:
-            self._ending, self._done = time.monotonic(), Future(executor=self.executor)
+            if not self._ending:  # else it is asked for once more
+                self._ending, self._done = time.monotonic(), Future(executor=self.executor)
+            assert self._done is not None
             response.message = str(await self._done)
             response.success = response.message.startswith("committed")
         return response
@@ -206,6 +210,10 @@ class RecorderNode(ManagedNode):
         )
 
     def _commit(self) -> str:
+        self._outcome = self._written()
+        return self._outcome
+
+    def _written(self) -> str:
         steps, self._assembler, self._ending = len(self.recorder), None, 0.0
         if not steps:
             self.recorder.discard()

@@ -14,7 +14,9 @@ import pytest
 from robot_rl_ros import bringup as module
 from robot_rl_ros.bringup import EpisodeOutcome, bringup
 
+from robot_rl.data.store import EpisodeStore
 from robot_rl.errors import ConfigError, DataError, RobotRLError
+from sim.tasks import TASKS
 from tests.ros.conftest import ROOT
 
 PACKAGE = ROOT / "ros_nodes"
@@ -35,7 +37,9 @@ def listening_addresses(pid: int) -> set[str]:
 
 
 @pytest.mark.ros
-def test_one_episode_from_pip_alone_on_loopback(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_episodes_from_pip_alone_on_loopback(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started: list[subprocess.Popen[str]] = []
     addresses: set[str] = set()
     original = subprocess.Popen
@@ -50,13 +54,22 @@ def test_one_episode_from_pip_alone_on_loopback(bundle: Path, monkeypatch: pytes
                 addresses.update(listening_addresses(process.pid))
 
     monkeypatch.setattr(module.subprocess, "Popen", remember)
-    monkeypatch.setattr(module.TASKS["push"], "max_steps", 10)
-    outcomes = bringup(bundle, task="widowx/push", episodes=2, seed=9_000_007, max_age_s=5.0, on_episode=look)
+    monkeypatch.setattr(TASKS["push"], "max_steps", 10)
+    outcomes = bringup(
+        bundle,
+        task="widowx/push",
+        episodes=2,
+        seed=9_000_007,
+        lockstep=True,
+        record=tmp_path / "store",
+        on_episode=look,
+    )
     assert [outcome.seed for outcome in outcomes] == [9_000_007, 9_000_008]
     for outcome in outcomes:
-        assert outcome.success or outcome.stopped or outcome.duration_s >= 2.0
-    assert outcomes[0].real_time_factor
-    assert len(started) == 4
+        assert outcome.success or outcome.stopped or outcome.duration_s == pytest.approx(2.0)
+        assert outcome.recorded.startswith("committed episode")
+    assert len(EpisodeStore(tmp_path / "store")) == 2
+    assert len(started) == 5
     assert all(process.poll() is not None for process in started)
     # 239.255.0.1 is DDS discovery by multicast, joined on the loopback interface alone.
     assert addresses <= {"127.0.0.1", "239.255.0.1"}
@@ -98,7 +111,7 @@ def test_an_unfit_bundle_is_refused_before_anything_starts(bundle: Path, tmp_pat
     export_bundle(
         tmp_path / "policy", tmp_path / "bare", task="widowx/push", robot="widowx_250s", instruction="push"
     )
-    with pytest.raises(ConfigError, match="with joint limits"):
+    with pytest.raises(ConfigError, match="has no joint limits"):
         bringup(tmp_path / "bare")
 
 
