@@ -52,19 +52,18 @@ class BCConfig:
 
 
 class Frames:
-    """Every (observation, executed action) of some episodes, as tensors of n rows."""
+    """Every (observation, executed action) of some episodes, n rows; with `following`, the next one too."""
 
-    def __init__(self, episodes: Sequence[Episode], with_images: bool) -> None:
-        keys = (schema.STATE, schema.IMAGE) if with_images else (schema.STATE,)
+    def __init__(self, episodes: Sequence[Episode], policy: ActorPolicy, following: bool = False) -> None:
+        seen = []
         for number, episode in enumerate(episodes):
-            if missing := [key for key in keys if key not in episode.observations]:
-                raise DataError(
-                    f"episode {number} lacks {missing[0]!r}, which the policy reads; "
-                    f"it has {sorted(episode.observations)}"
-                )
-        self.observations = {
-            key: torch.from_numpy(np.concatenate([episode.observations[key][:-1] for episode in episodes]))
-            for key in keys
+            try:
+                seen.append(policy.observations(episode))
+            except DataError as error:
+                raise DataError(f"number {number}: {error}") from error
+        self.observations = {key: torch.cat([each[key][:-1] for each in seen]) for key in policy.reads}
+        self.following = {
+            key: torch.cat([each[key][1:] for each in seen]) for key in policy.reads if following
         }
         self.action = torch.from_numpy(np.concatenate([episode.action for episode in episodes]))
 
@@ -88,10 +87,9 @@ class BCLearner:
         self.total_updates = config.updates
         order = np.random.default_rng(config.seed).permutation(len(episodes))
         held_out = min(math.ceil(config.holdout * len(episodes)), len(episodes) - 1)
-        with_images = policy.encoder is not None
-        self.frames = Frames([episodes[i] for i in order[held_out:]], with_images)
+        self.frames = Frames([episodes[i] for i in order[held_out:]], policy)
         self.validation = [episodes[i] for i in order[:held_out]]
-        self._held_out = Frames(self.validation, with_images) if held_out else None
+        self._held_out = Frames(self.validation, policy) if held_out else None
         self._raw = copy.deepcopy(policy)
         self._parameters = list(self._raw.parameters())
         self._optimiser = torch.optim.AdamW(

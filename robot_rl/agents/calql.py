@@ -6,15 +6,17 @@ Nakamoto et al., arXiv 2303.05479. B batch, E critics, N sampled actions, A acti
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from robot_rl.agents.offline import OfflineLearner, OfflineTraining
 from robot_rl.agents.policy import ActorPolicy
 from robot_rl.agents.sac import SAC, Batch, SACConfig
-from robot_rl.data.replay import Mixer, ReplayBuffer
+from robot_rl.data.replay import Sampler
 from robot_rl.errors import ConfigError
 
 
@@ -30,6 +32,10 @@ class CalQLConfig:
     None. Fewer cost less, and the term is scaled so that its expected gradient stays the same."""
     updates: int = 5000
     batch: int = 256
+    target_gap: float | None = None
+    """tau of CQL's Lagrange form: alpha is learned so that the gap stays at it (AntMaze: .8). None: fixed."""
+    alpha_lr: float = 3e-4
+    """Of the learned log alpha."""
     critic_only: int = 500
     """Updates at the start that leave the actor as it came."""
 
@@ -37,8 +43,8 @@ class CalQLConfig:
         for name in ("actions", "updates", "batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"calql.{name}={getattr(self, name)}; expected at least 1")
-        if self.alpha < 0:
-            raise ConfigError(f"calql.alpha={self.alpha}; expected at least 0")
+        if self.alpha < 0 or (self.target_gap is not None and self.alpha == 0):
+            raise ConfigError(f"calql.alpha={self.alpha}; expected at least 0, above 0 to be learned")
         members = self.conservative_critics
         if members is not None and not 1 <= members <= self.sac.critics:
             raise ConfigError(
@@ -52,6 +58,13 @@ class CalQL(SAC):
     def __init__(self, policy: ActorPolicy, config: CalQLConfig) -> None:
         super().__init__(policy, config.sac)
         self.calql = config
+        self._log_alpha = torch.tensor(
+            math.log(config.alpha) if config.alpha else -math.inf,
+            device=policy.device,
+            requires_grad=config.target_gap is not None,
+        )
+        if config.target_gap is not None:
+            self._optimisers["alpha"] = torch.optim.Adam([self._log_alpha], lr=config.alpha_lr)
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """TD-MSE + alpha (logsumexp_a [max(Q(s, a), MC(s)) - log mu(a)] - Q(s, a_data))."""
@@ -68,7 +81,10 @@ class CalQL(SAC):
             q_sampled = self.critic(features, sampled, members)
             td, above = self.td_loss(q_data, target), q_data[members]
         gap, raised = self.conservative_gap(q_sampled, above, log_mu, batch["mc_return"])
-        loss = td + self.calql.alpha * share * gap.mean(-1).sum()
+        alpha = self.calql.alpha
+        if self.calql.target_gap is not None:
+            alpha = self._learn_alpha(gap.mean().item())
+        loss = td + alpha * share * gap.mean(-1).sum()
         return loss, {
             "td_loss": td.item() / critics,
             "cql_gap": gap.mean().item(),
@@ -99,6 +115,21 @@ class CalQL(SAC):
         gap = torch.logsumexp(values - log_mu, dim=-1) - q_data
         return gap, (q_policy.detach() < floor).float().mean()
 
+    def _learn_alpha(self, gap: float) -> float:
+        """One step up alpha (gap - tau), over log alpha: it grows while the gap is too wide."""
+        assert self.calql.target_gap is not None
+        loss = -self._log_alpha.exp().clamp(max=1e6) * (gap - self.calql.target_gap)
+        self._step("alpha", loss, [self._log_alpha])
+        return float(self._log_alpha.detach().exp().clamp(max=1e6))
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"log_alpha": self._log_alpha.detach().clone()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        with torch.no_grad():
+            self._log_alpha.copy_(state["log_alpha"])
+
     @torch.no_grad()
     def _sampled_actions(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Actions (B, 3 N, A): N uniform ones, N of pi(s), N of pi(s'); and their log mu (B, 3 N)."""
@@ -119,26 +150,12 @@ class CalQL(SAC):
         return order[:wanted], self.config.critics / wanted
 
 
-class CalQLLearner:
-    """Cal-QL on recorded transitions; one update is one batch. A `trainers.protocols.Learner`.
+class CalQLLearner(OfflineLearner):
+    """Cal-QL on recorded transitions; one update is one batch. A `trainers.protocols.Learner`."""
 
-    `buffer` holds `features` from the policy's encoder. It does not change, so it is no part of the state.
-    """
+    agent: CalQL
 
-    def __init__(self, policy: ActorPolicy, buffer: ReplayBuffer | Mixer, config: CalQLConfig) -> None:
-        self.agent, self.buffer, self.config = CalQL(policy, config), buffer, config
-        self.total_updates = config.updates
-        self._updates = 0
-
-    def update(self) -> dict[str, float]:
-        batch = self.buffer.sample(self.config.batch, self.agent.generator)
-        metrics = self.agent.update(batch, actor=self._updates >= self.config.critic_only)
-        self._updates += 1
-        return metrics
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"agent": self.agent.state_dict(), "updates": self._updates}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.agent.load_state_dict(state["agent"])
-        self._updates = state["updates"]
+    def __init__(self, policy: ActorPolicy, buffer: Sampler, config: CalQLConfig) -> None:
+        super().__init__(
+            CalQL(policy, config), buffer, OfflineTraining(config.updates, config.batch, config.critic_only)
+        )

@@ -1,6 +1,6 @@
-"""What a policy's head means: a Gaussian, or a two-hot histogram, over each action dimension.
+"""What a policy's head means in each action dimension: a Gaussian, one squashed by tanh, a two-hot histogram.
 
-Both answer the same questions, so that every algorithm works with either. B batch, A action
+All answer the same questions, so that every algorithm works with any. B batch, A action
 dimensions, K bins; dimensions are independent, and log-probabilities are densities summed over them.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +18,13 @@ from robot_rl.data.two_hot import TwoHot
 
 EDGE = 1e-6
 """Quantiles are asked for in [EDGE, 1 - EDGE], where the Gaussian's are finite."""
+
+TANH_EDGE = 1e-6
+HERMITE = (
+    np.polynomial.hermite_e.hermegauss(8)[0],
+    np.polynomial.hermite_e.hermegauss(8)[1] / math.sqrt(2 * math.pi),
+)
+"""Nodes and weights of the expectation under a standard normal."""
 
 
 class ActionDistribution(Protocol):
@@ -75,6 +83,43 @@ class Gaussian:
         inverse = torch.exp(-2 * other.log_std)
         spread = torch.exp(2 * self.log_std) + (self._mean - other._mean).square()
         return (other.log_std - self.log_std + 0.5 * spread * inverse - 0.5).sum(-1)
+
+
+class TanhGaussian:
+    """a = tanh(u), u ~ N(mean, exp(log_std)^2): SAC's policy (arXiv 1812.05905, appendix C)."""
+
+    def __init__(self, mean: Tensor, log_std: Tensor) -> None:
+        self.base = Gaussian(mean, log_std)
+
+    @property
+    def mean(self) -> Tensor:
+        """tanh of the Gaussian's mean, which is the median."""
+        return torch.tanh(self.base.mean)
+
+    def quantile(self, level: Tensor) -> Tensor:
+        return torch.tanh(self.base.quantile(level))
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """log N(u) - sum log(1 - tanh^2 u), u = artanh a; closer to a limit than TANH_EDGE is as there."""
+        u = torch.atanh(action.clamp(-1 + TANH_EDGE, 1 - TANH_EDGE))
+        return self.base.log_prob(u) - log_slope(u).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """H(u) + E[sum log(1 - tanh^2 u)], the expectation by Gauss-Hermite quadrature of 8 nodes."""
+        nodes, weights = (torch.as_tensor(x).to(self.base.mean) for x in HERMITE)
+        u = self.base.mean[..., None] + self.base.log_std.exp()[..., None] * nodes
+        return self.base.entropy() + (log_slope(u) @ weights).sum(-1)
+
+    def kl(self, other: ActionDistribution) -> Tensor:
+        """That of the Gaussians: a bijection changes no divergence."""
+        if not isinstance(other, TanhGaussian):
+            raise TypeError(f"KL of a tanh Gaussian to a {type(other).__name__} is not analytic")
+        return self.base.kl(other.base)
+
+
+def log_slope(u: Tensor) -> Tensor:
+    """log(1 - tanh^2 u) = 2 (log 2 - u - softplus(-2 u)), exact where tanh has saturated."""
+    return 2 * (math.log(2) - u - F.softplus(-2 * u))
 
 
 class TwoHotHistogram:

@@ -2,7 +2,8 @@
 
 B batch, E critics, F features, A action dimensions. A batch is what `robot_rl.data.replay` samples:
 `features`, `next_features` (B, F), `action` (B, A), `reward`, `discount`, `mc_return` (B,). `discount`
-is 0 only where the task terminated, so a truncated step is bootstrapped.
+is 0 only where the task terminated, so a truncated step is bootstrapped. With `train_encoder` a batch
+holds the observations themselves (`robot_rl.agents.observe`) in the place of features.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robot_rl.agents.distributions import ActionDistribution, sample
 from robot_rl.agents.networks import CriticEnsemble, move_towards, seeded
+from robot_rl.agents.observe import encoded, recorded_features
 from robot_rl.agents.policy import ActorPolicy
+from robot_rl.data import Episode
 from robot_rl.data.artifact import load_artifact, save_artifact
-from robot_rl.errors import ConfigError
+from robot_rl.errors import ConfigError, DataError
 
 Batch = Mapping[str, Tensor]
 
@@ -59,6 +62,10 @@ class SACConfig:
     anchor_half_life: float = math.inf
     """Actor updates after which `bc_weight` and `kl_weight` count half."""
     grad_clip: float = 10.0
+    train_encoder: bool = False
+    """Train the policy's picture encoder by the critics' loss; the actor shares it and leaves it alone."""
+    shift: int = 4
+    """Random shift of pictures, in pixels (DrQ), if the encoder is trained."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -79,7 +86,7 @@ class SACConfig:
 
 
 class SAC:
-    """Trains `policy`'s trunk and an ensemble of critics. The policy's encoder is never touched."""
+    """Trains `policy`'s trunk and an ensemble of critics; its encoder only if `train_encoder`."""
 
     def __init__(self, policy: ActorPolicy, config: SACConfig) -> None:
         self.policy, self.config = policy, config
@@ -103,6 +110,10 @@ class SAC:
         self._target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
         self._actor_parameters = list(policy.trunk.parameters())
         self._critic_parameters = list(self.critic.parameters())
+        if config.train_encoder:
+            if policy.encoder is None:
+                raise ConfigError("sac.train_encoder=True, but the policy reads no pictures; expected False")
+            self._critic_parameters += policy.encoder.parameters()
         self._optimisers = {
             "critic": torch.optim.Adam(self._critic_parameters, lr=config.critic_lr, fused=True),
             "actor": torch.optim.Adam(self._actor_parameters, lr=config.actor_lr, fused=True),
@@ -120,17 +131,28 @@ class SAC:
 
     def update(self, batch: Batch, actor: bool = True) -> dict[str, float]:
         """One step of the critics, then, if `actor`, of the actor and of the temperature."""
+        batch = self.encoded(batch)
         loss, metrics = self.critic_loss(batch)
         self._step("critic", loss, self._critic_parameters)
         move_towards(self.target, self.critic, self.config.tau)
         if actor:
-            loss, entropy, more = self.actor_loss(batch)
+            loss, entropy, more = self.actor_loss(detached(batch))
             self._step("actor", loss, self._actor_parameters)
             if self.config.learn_temperature:
                 self._step("temperature", self.temperature_loss(entropy), [self._log_temperature])
             self._actor_updates += 1
             metrics |= more
         return metrics
+
+    def observe(self, episode: Episode) -> dict[str, Tensor]:
+        """What a buffer keeps of an episode's observations, name -> (T+1, ...), to learn from."""
+        return recorded_features(self.policy, episode, raw=self.config.train_encoder)
+
+    def encoded(self, batch: Batch) -> Batch:
+        """The batch with `features`, through which a loss reaches the encoder if that is trained."""
+        if not self.config.train_encoder or "features" in batch:
+            return batch
+        return encoded(self.policy, batch, self.config.shift, self.generator)
 
     @torch.no_grad()
     def td_target(self, batch: Batch) -> Tensor:
@@ -215,8 +237,7 @@ class SAC:
         return {
             "policy": self.policy.state_dict(),
             "reference": self._reference.state_dict(),
-            "critic": self.critic.state_dict(),
-            "target": self.target.state_dict(),
+            **{name: each.state_dict() for name, each in self.networks().items()},
             "log_temperature": self._log_temperature.detach().clone(),
             "optimisers": {name: each.state_dict() for name, each in self._optimisers.items()},
             "generator": self.generator.get_state(),
@@ -226,11 +247,15 @@ class SAC:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.policy.load_state_dict(state["policy"])
         self._reference.load_state_dict(state["reference"])
-        self._load_critics(state["critic"], state["target"], state["log_temperature"])
+        self._load_networks(state, state["log_temperature"])
         for name, each in self._optimisers.items():
             each.load_state_dict(state["optimisers"][name])
         self.generator.set_state(state["generator"])
         self._actor_updates = state["actor_updates"]
+
+    def networks(self) -> dict[str, nn.Module]:
+        """What is learned besides the policy, by name: saved, resumed and handed to a later stage."""
+        return {"critic": self.critic, "target": self.target}
 
     def save_critics(self, path: str | Path, metadata: Mapping[str, Any]) -> None:
         """Write the critics and their targets as an artifact of kind `critic`, for a later stage.
@@ -238,8 +263,11 @@ class SAC:
         Raises:
             DataError: the place cannot be written; older critics there are unchanged.
         """
-        tensors = {f"critic.{name}": value for name, value in self.critic.state_dict().items()}
-        tensors |= {f"target.{name}": value for name, value in self.target.state_dict().items()}
+        tensors = {
+            f"{network}.{name}": value
+            for network, module in self.networks().items()
+            for name, value in module.state_dict().items()
+        }
         tensors["log_temperature"] = self._log_temperature.detach()
         files = {"model.safetensors": tensors, "config.json": dataclasses.asdict(self.config)}
         save_artifact(path, "critic", files, self._shape() | dict(metadata))
@@ -253,17 +281,26 @@ class SAC:
         """
         artifact = load_artifact(path, "critic", self._shape() | dict(expect or {}))
         tensors = artifact.tensors("model.safetensors")
-        critic, target = (
-            {name.removeprefix(which): value for name, value in tensors.items() if name.startswith(which)}
-            for which in ("critic.", "target.")
-        )
-        self._load_critics(critic, target, tensors["log_temperature"])
+        states = {
+            network: {
+                name.removeprefix(f"{network}."): value
+                for name, value in tensors.items()
+                if name.startswith(f"{network}.")
+            }
+            for network in self.networks()
+        }
+        if missing := [network for network, state in states.items() if not state]:
+            raise DataError(
+                f"{path} holds no {missing[0]!r} network, which this agent needs: "
+                "fine-tune with the algorithm that made it, or run the offline stage with this one"
+            )
+        self._load_networks(states, tensors["log_temperature"])
 
-    def _load_critics(self, critic: Mapping[str, Tensor], target: Mapping[str, Tensor], log: Tensor) -> None:
-        self.critic.load_state_dict(critic)
-        self.target.load_state_dict(target)
+    def _load_networks(self, states: Mapping[str, Mapping[str, Tensor]], log_temperature: Tensor) -> None:
+        for name, network in self.networks().items():
+            network.load_state_dict(states[name])
         with torch.no_grad():
-            self._log_temperature.copy_(log)
+            self._log_temperature.copy_(log_temperature)
 
     def _shape(self) -> dict[str, Any]:
         return {
@@ -273,3 +310,9 @@ class SAC:
             "feature_dim": self.policy.feature_dim,
             "action_dim": self.policy.config.action_dim,
         }
+
+
+def detached(batch: Batch) -> Batch:
+    """The batch without the graph of its features: the actor's loss never reaches the encoder."""
+    features = batch["features"]
+    return {**batch, "features": features.detach()} if features.requires_grad else batch

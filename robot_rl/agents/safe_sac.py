@@ -21,7 +21,7 @@ from torch import Tensor
 from robot_rl.agents.lagrangian import LagrangianConfig, PIDLagrangian
 from robot_rl.agents.networks import CriticEnsemble, move_towards, seeded
 from robot_rl.agents.policy import ActorPolicy
-from robot_rl.agents.sac import SAC, Batch, SACConfig
+from robot_rl.agents.sac import SAC, Batch, SACConfig, detached
 from robot_rl.agents.wsrl import WSRL, WSRLConfig
 from robot_rl.data import Episode
 from robot_rl.data.replay import ReplayBuffer
@@ -68,7 +68,8 @@ class SafeSAC(SAC):
 
     def update(self, batch: Batch, actor: bool = True) -> dict[str, float]:
         """One step of the cost critics, then as `SAC.update`."""
-        loss, metrics = self.cost_loss(batch)
+        batch = self.encoded(batch)
+        loss, metrics = self.cost_loss(detached(batch))
         self._step("cost_critic", loss, self._cost_parameters)
         move_towards(self.cost_target, self.cost_critic, self.config.tau)
         return super().update(batch, actor) | metrics

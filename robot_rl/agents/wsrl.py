@@ -48,7 +48,7 @@ class WSRL:
     """An online agent that owns its buffer. Implements `trainers.online.OnlineAgent`.
 
     Args:
-        policy: acts and learns; its encoder stays frozen.
+        policy: acts and learns.
         config: sizes.
         offline: transitions to mix in; needed if `offline_ratio` is above 0.
         agent: learns in place of a plain `SAC` of `policy`.
@@ -79,9 +79,9 @@ class WSRL:
         return self.policy.act_from_features(features, self.agent.generator)
 
     def add_episode(self, episode: Episode) -> None:
-        """Keep an episode's executed actions and rewards, and the features of its pictures."""
+        """Keep an episode's executed actions and rewards, and what the agent learns to see from."""
         self.buffer.add_episode(
-            {"features": self.policy.encode(episode).cpu()},
+            self.agent.observe(episode),
             episode.action,
             episode.reward,
             episode.terminated,

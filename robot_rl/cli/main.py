@@ -136,6 +136,20 @@ VERBS: dict[str, Verb] = {
             "robot-rl eval checkpoint=expert task=widowx/pick_place video=expert.mp4",
         ),
     ),
+    "label-actions": Verb(
+        "Give actions to recorded videos that have none, by an inverse dynamics model of those that have.",
+        "actions:label",
+        {
+            "dataset": "episodes with actions, and maybe some without: store:PATH or rlds:PATH (required)",
+            "action_free": "a dataset whose actions, if any, are not to be believed",
+            "out": "the episode store to write, with actions in every episode (required)",
+            "updates": "gradient steps of the model (2000)",
+            "seed": "of the model (0)",
+        },
+        ("dataset", "out"),
+        ("robot-rl label-actions dataset=data/push action_free=data/videos out=data/all",),
+        configured=False,
+    ),
     "replay": Verb(
         "Replay a recorded episode: in the simulator, or a policy's actions beside the recorded ones.",
         "replay:replay",

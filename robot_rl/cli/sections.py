@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from reward_vlm import RewardConfig, RewardWrapperConfig
+from robot_rl.agents.algorithms import AlgorithmConfig
 from robot_rl.agents.bc import BCConfig
 from robot_rl.agents.calql import CalQLConfig
 from robot_rl.agents.policy import PolicyConfig
@@ -132,18 +133,23 @@ class OfflineConfig:
     """The offline stage.
 
     Attributes:
-        learner: Cal-QL.
+        learner: Cal-QL; its `sac`, `updates`, `batch` and `critic_only` hold for every algorithm.
         replay: the labelled transitions.
+        trajectory_weighting: temperature at which better trajectories are drawn more often than others
+            (`robot_rl.data.measures.trajectory_weights`; the paper's .1); 0 draws all alike.
         imagined: share of each batch that comes from imagined episodes of the refined policy.
         imagined_episodes: how many are imagined, if that share is above 0.
     """
 
     learner: CalQLConfig = field(default_factory=CalQLConfig)
     replay: ReplayConfig = field(default_factory=lambda: ReplayConfig(capacity=50_000))
+    trajectory_weighting: float = 0.0
     imagined: float = 0.0
     imagined_episodes: int = 128
 
     def __post_init__(self) -> None:
+        if self.trajectory_weighting < 0:
+            raise ConfigError(f"trajectory_weighting={self.trajectory_weighting}; expected at least 0")
         if not 0 <= self.imagined < 1 or self.imagined_episodes < 1:
             raise ConfigError(
                 f"imagined={self.imagined}, imagined_episodes={self.imagined_episodes}; "
@@ -176,5 +182,6 @@ SECTIONS: dict[str, type] = {
     "reward": RewardConfig,
     "offline": OfflineConfig,
     "online": OnlineStageConfig,
+    "algorithm": AlgorithmConfig,
     "loop": LoopConfig,
 }

@@ -7,10 +7,12 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from reward_vlm import (
     RewardConfig,
@@ -22,10 +24,11 @@ from reward_vlm import (
     relabel,
 )
 from reward_vlm.evaluation import judge_episodes
+from robot_rl.agents.algorithms import AlgorithmConfig, make_agent, make_online, prepared
 from robot_rl.agents.bc import BCConfig, BCLearner, baselines, evaluate_mse
-from robot_rl.agents.calql import CalQLLearner
+from robot_rl.agents.observe import recorded_features
+from robot_rl.agents.offline import OfflineLearner, OfflineTraining
 from robot_rl.agents.policy import ActorPolicy, PolicyConfig, PolicyRunner
-from robot_rl.agents.wsrl import WSRL
 from robot_rl.cli.context import Context
 from robot_rl.cli.recordings import demos, held_back, load_policy, policy_path, refined_rollouts, rollouts
 from robot_rl.cli.sections import (
@@ -37,9 +40,11 @@ from robot_rl.cli.sections import (
 from robot_rl.data import schema
 from robot_rl.data.artifact import atomic_write
 from robot_rl.data.episode import Episode
-from robot_rl.data.replay import Mixer, ReplayBuffer, ReplayConfig
+from robot_rl.data.measures import episode_weights
+from robot_rl.data.replay import Mixer, ReplayBuffer, ReplayConfig, Sampler
 from robot_rl.data.statistics import Statistics
 from robot_rl.data.video import write_video
+from robot_rl.data.weighting import WeightedSampler
 from robot_rl.errors import ConfigError
 from robot_rl.trainers.imagined import RefineLearner
 from robot_rl.trainers.loop import LoopConfig, train
@@ -94,6 +99,7 @@ def fit_bc(context: Context) -> Metrics:
         state_dim=first.observations[schema.STATE].shape[1],
         action_dim=first.action.shape[1],
         image_shape=(height, width),
+        instruction=first.metadata.instruction,
         seed=context.seed,
     )
     policy = ActorPolicy(config, Statistics.from_episodes(episodes))
@@ -194,45 +200,48 @@ def load_reward(context: Context) -> SuccessClassifier:
 
 
 def labelled_buffer(
-    policy: ActorPolicy,
+    observe: Callable[[Episode], dict[str, Tensor]],
     judge: SuccessClassifier,
     episodes: Sequence[Episode],
     config: ReplayConfig,
     rewards: RewardWrapperConfig,
-) -> ReplayBuffer:
-    """Transitions with the judge's rewards and ends, and the policy's features in the place of pictures."""
+) -> tuple[ReplayBuffer, list[Episode]]:
+    """Transitions with the judge's rewards and ends, and of the pictures what the agent learns from."""
     buffer = ReplayBuffer(config)
-    for episode in episodes:
-        judged = relabel(episode, judge, rewards)
+    labelled = [relabel(episode, judge, rewards) for episode in episodes]
+    for judged in labelled:
         clone = np.full(len(judged), float(judged.terminated.any()), np.float32)
         buffer.add_episode(
-            {"features": policy.encode(judged)},
-            judged.action,
-            judged.reward,
-            judged.terminated,
-            extras={"clone": clone},
+            observe(judged), judged.action, judged.reward, judged.terminated, extras={"clone": clone}
         )
-    return buffer
+    return buffer, labelled
 
 
 def fit_offline(context: Context) -> Metrics:
     """Cal-QL on demonstrations, failures and the refined policy's rollouts, labelled by the judge."""
     config = context.section("offline", OfflineConfig)
-    policy, judge = load_policy(context, "refine"), load_reward(context)
+    algorithm = context.section("algorithm", AlgorithmConfig)
+    policy = prepared(algorithm.offline, load_policy(context, "refine"), algorithm)
+    judge = load_reward(context)
+    sac = dataclasses.replace(config.learner.sac, seed=context.seed)
+    agent = make_agent(algorithm.offline, policy, sac, config.learner, algorithm)
     recorded = [*demos(context), *rollouts(context), *refined_rollouts(context)]
     rewards = context.section("online", OnlineStageConfig).reward
-    real = labelled_buffer(policy, judge, recorded, config.replay, rewards)
-    buffer: ReplayBuffer | Mixer = real
+    real, labelled = labelled_buffer(agent.observe, judge, recorded, config.replay, rewards)
+    buffer: Sampler = real
+    if config.trajectory_weighting:
+        weights = episode_weights(labelled, config.trajectory_weighting)
+        buffer = WeightedSampler(real, weights, [len(episode) for episode in labelled])
     metrics = {"episodes": float(len(recorded)), "transitions": float(len(real))}
     if config.imagined > 0:
         seeds = range(schema.SEED_ROLLOUTS, schema.SEED_ROLLOUTS + config.imagined_episodes)
         runner = PolicyRunner(policy, deterministic=False, seed=context.seed)
         dreams = rollout(imagined_env(context), runner, seeds, context.simulation.origin("imagined"))
-        imagined = labelled_buffer(policy, judge, dreams, config.replay, rewards)
+        imagined, _ = labelled_buffer(agent.observe, judge, dreams, config.replay, rewards)
         shares = {"recorded": 1 - config.imagined, "imagined": config.imagined}
-        buffer = Mixer({"recorded": real, "imagined": imagined}, shares)
-    sac = dataclasses.replace(config.learner.sac, seed=context.seed)
-    learner = CalQLLearner(policy, buffer, dataclasses.replace(config.learner, sac=sac))
+        buffer = Mixer({"recorded": buffer, "imagined": imagined}, shares)
+    training = OfflineTraining(config.learner.updates, config.learner.batch, config.learner.critic_only)
+    learner = OfflineLearner(agent, buffer, training)
     fit(context, "offline", learner)
     policy.save(policy_path(context, "offline"), context.policy_metadata(recorded[0]))
     learner.agent.save_critics(context.run.stage_dir("offline") / "critic", {"task": context.task})
@@ -245,14 +254,20 @@ def fit_offline(context: Context) -> Metrics:
 def fit_online(context: Context) -> Metrics:
     """Practise in the guarded simulator, judged by the learned reward alone."""
     config = context.section("online", OnlineStageConfig)
-    policy, judge = load_policy(context, "offline"), load_reward(context)
+    algorithm = context.section("algorithm", AlgorithmConfig)
+    policy = prepared(algorithm.online, load_policy(context, "offline"), algorithm)
+    judge = load_reward(context)
+    sac = dataclasses.replace(config.agent.sac, seed=context.seed)
+    settings = dataclasses.replace(config.agent, sac=sac, seed=context.seed)
     offline = None
     if config.agent.offline_ratio > 0:
         recorded = [*demos(context), *rollouts(context), *refined_rollouts(context)]
-        offline = labelled_buffer(policy, judge, recorded, config.agent.replay, config.reward)
-    sac = dataclasses.replace(config.agent.sac, seed=context.seed)
-    agent = WSRL(policy, dataclasses.replace(config.agent, sac=sac, seed=context.seed), offline)
-    agent.agent.load_critics(context.run.stage_dir("offline") / "critic", {"task": context.task})
+        observe = partial(recorded_features, policy, raw=sac.train_encoder)
+        offline, _ = labelled_buffer(observe, judge, recorded, config.agent.replay, config.reward)
+    conservative = context.section("offline", OfflineConfig).learner
+    agent = make_online(policy, settings, conservative, algorithm, offline)
+    if algorithm.online != "rlpd":
+        agent.agent.load_critics(context.run.stage_dir("offline") / "critic", {"task": context.task})
     env = context.simulation.vector_env(config.practice.episodes_per_update, hold_steps=NEVER)
     try:
         learner = OnlineLearner(

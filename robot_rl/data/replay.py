@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,14 @@ def n_step_targets(
         total[: steps - i] += gamma**i * reward[i:]
     discount = gamma ** (following - np.arange(steps)) * mask[following - 1]
     return total.astype(np.float32), discount.astype(np.float32), following
+
+
+class Sampler(Protocol):
+    """What batches are drawn from: a buffer, a mixture of buffers, a weighted buffer."""
+
+    def sample(self, batch: int, generator: torch.Generator) -> Batch:
+        """`batch` transitions: name -> (batch, ...)."""
+        ...
 
 
 class ReplayBuffer:
@@ -149,7 +157,10 @@ class ReplayBuffer:
 
     def sample(self, batch: int, generator: torch.Generator) -> Batch:
         """`batch` transitions drawn uniformly with replacement: name -> (batch, ...)."""
-        index = self._draw(batch, generator)
+        return self.gather(self._draw(batch, generator))
+
+    def gather(self, index: torch.Tensor) -> Batch:
+        """The transitions at `index` (B,), in the order of `all`: name -> (B, ...)."""
         return {name: tensor.index_select(0, index) for name, tensor in self._tensors.items()}
 
     def all(self) -> Batch:
@@ -229,7 +240,7 @@ class Mixer:
         ratio: name -> share of each batch, normalised here. Every batch holds the same counts.
     """
 
-    buffers: Mapping[str, ReplayBuffer]
+    buffers: Mapping[str, Sampler]
     ratio: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

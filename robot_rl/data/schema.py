@@ -22,6 +22,9 @@ def image_key(camera: str = DEFAULT_CAMERA) -> str:
 
 IMAGE: Final = image_key()
 
+LANGUAGE: Final = "observation.language"
+"""The instruction as a vector, float32 (L,): `robot_rl.data.language`, or any text encoder's."""
+
 # Actions of the WidowX family (BridgeData V2): delta xyz, delta roll pitch yaw, gripper, in [-1, 1].
 ACTION_NAMES: Final = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 DELTA_POSITION_M: Final = 0.05

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,18 @@ import torch
 
 from robot_rl.agents.bc import BCConfig, BCLearner
 from robot_rl.agents.calql import CalQLConfig, CalQLLearner
+from robot_rl.agents.inverse_dynamics import InverseDynamics, InverseDynamicsConfig, InverseDynamicsLearner
+from robot_rl.agents.offline import OfflineLearner, OfflineTraining
 from robot_rl.agents.policy import ActorPolicy, PolicyConfig, PolicyRunner
 from robot_rl.agents.ppo import PPOConfig
-from robot_rl.agents.sac import SACConfig
+from robot_rl.agents.rlpd import RLPD, RLPDConfig
+from robot_rl.agents.sac import SAC, SACConfig
 from robot_rl.agents.wsrl import WSRL, WSRLConfig
+from robot_rl.data.replay import ReplayBuffer, ReplayConfig
 from robot_rl.trainers.imagined import RefineConfig, RefineLearner
 from robot_rl.trainers.online import OnlineAgent
 from robot_rl.trainers.protocols import Learner, Policy
+from tests.agents.test_algorithms import MAKERS
 from tests.agents.test_offline_online import lq_buffer, practise
 from tests.agents.toys import PointToGoal, seeing_episodes
 
@@ -26,14 +33,12 @@ SAC_CONFIG = SACConfig(critics=3, hidden=(16,), learn_temperature=True, kl_weigh
 
 
 class Practice:
-    """WSRL with its own practice, as a learner."""
+    """An online agent with its own practice, as a learner."""
 
     total_updates = 6
 
-    def __init__(self) -> None:
-        self.agent = WSRL(
-            ActorPolicy(PolicyConfig(2, 2, None, hidden=(8,))), WSRLConfig(sac=SAC_CONFIG, batch=8)
-        )
+    def __init__(self, agent: WSRL) -> None:
+        self.agent = agent
         self.policy = self.agent.policy
         self.count = 0
 
@@ -71,8 +76,45 @@ def calql() -> tuple[Learner, ActorPolicy]:
 
 
 def wsrl() -> tuple[Learner, ActorPolicy]:
-    learner = Practice()
-    return learner, learner.policy
+    policy = ActorPolicy(PolicyConfig(2, 2, None, hidden=(8,)))
+    return Practice(WSRL(policy, WSRLConfig(sac=SAC_CONFIG, batch=8))), policy
+
+
+def rlpd() -> tuple[Learner, ActorPolicy]:
+    policy = ActorPolicy(PolicyConfig(2, 2, None, head="tanh_gaussian", hidden=(8,)))
+    config = RLPDConfig(sac=SAC_CONFIG, batch=8, critic_steps=2, random_steps=10)
+    return Practice(RLPD(policy, config, lq_buffer(50))), policy
+
+
+def offline(name: str) -> tuple[Learner, ActorPolicy]:
+    agent = MAKERS[name](ActorPolicy(PolicyConfig(2, 2, None, head="two_hot", hidden=(8,))))
+    training = OfflineTraining(updates=6, batch=8, critic_only=1)
+    return OfflineLearner(agent, lq_buffer(50), training), agent.policy
+
+
+def lagrange() -> tuple[Learner, ActorPolicy]:
+    policy = ActorPolicy(PolicyConfig(2, 2, None, hidden=(8,)))
+    config = CalQLConfig(sac=SAC_CONFIG, updates=6, batch=8, critic_only=2, target_gap=0.8)
+    return CalQLLearner(policy, lq_buffer(50), config), policy
+
+
+def shared_encoder() -> tuple[Learner, ActorPolicy]:
+    policy = ActorPolicy(PolicyConfig(2, 2, (16, 16), language_dim=4, hidden=(8,)))
+    agent = SAC(policy, dataclasses.replace(SAC_CONFIG, train_encoder=True, shift=1))
+    buffer = ReplayBuffer(ReplayConfig(capacity=50))
+    for episode in seeing_episodes(4):
+        buffer.add_episode(agent.observe(episode), episode.action, episode.reward, episode.terminated)
+    return OfflineLearner(agent, buffer, OfflineTraining(updates=6, batch=8)), policy
+
+
+def inverse_dynamics() -> tuple[Learner, torch.nn.Module]:
+    model = InverseDynamics(PolicyConfig(2, 2, (16, 16), hidden=(8,)))
+    config = InverseDynamicsConfig(updates=6, batch=8)
+    return InverseDynamicsLearner(model, seeing_episodes(4), config), model
+
+
+ALGORITHMS = [partial(offline, name) for name in MAKERS]
+EVERY = [bc, refine, calql, wsrl, rlpd, lagrange, shared_encoder, inverse_dynamics, *ALGORITHMS]
 
 
 def tensors(state: Any, path: str = "") -> dict[str, Any]:
@@ -83,8 +125,8 @@ def tensors(state: Any, path: str = "") -> dict[str, Any]:
     return {path: state}
 
 
-@pytest.mark.parametrize("make", [bc, refine, calql, wsrl])
-def test_resumed_run_equals_an_uninterrupted_one(make: Callable[[], tuple[Learner, ActorPolicy]]) -> None:
+@pytest.mark.parametrize("make", EVERY)
+def test_resumed_run_equals_an_uninterrupted_one(make: Callable[[], tuple[Learner, torch.nn.Module]]) -> None:
     through, policy = make()
     expected = [through.update() for _ in range(6)]
     first, _ = make()
@@ -105,9 +147,9 @@ def test_resumed_run_equals_an_uninterrupted_one(make: Callable[[], tuple[Learne
         assert same, name
 
 
-@pytest.mark.parametrize("make", [bc, refine, calql, wsrl])
+@pytest.mark.parametrize("make", EVERY)
 def test_saved_state_does_not_change_with_the_learner(
-    make: Callable[[], tuple[Learner, ActorPolicy]],
+    make: Callable[[], tuple[Learner, torch.nn.Module]],
 ) -> None:
     """Two learners of one seed agree, so that nothing unseeded is drawn anywhere."""
     one, two = make()[0], make()[0]
