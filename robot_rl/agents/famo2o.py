@@ -119,7 +119,7 @@ class FamO2O(IQL):
         trade_off = self.policy.trade_off(features)
         choice = sample(trade_off, self.generator)
         action = self.policy.distribution(self.policy.member(features, choice)).mean.clamp(-1, 1)
-        q = self.critic(features, action).amin(0)
+        q = self.critic(features, action, frozen=True).amin(0)
         entropy = trade_off.entropy().mean()
         loss = -self._balance_log_temperature.detach().exp() * entropy - q.mean()
         low, high = self.famo2o.beta

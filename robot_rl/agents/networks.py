@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robot_rl.agents.fused import ensemble_values
 from robot_rl.errors import ConfigError, unknown
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
@@ -150,7 +151,8 @@ class CriticEnsemble(nn.Module):
     Each hidden layer is relu(LayerNorm(W x) + b). (LayerNorm's scale is left out: ahead of a ReLU it is
     the next layer's to learn, and it costs three passes over memory.) The first layer is split into a
     features part and an action part, so that N actions of one state share the former. With `bf16` the
-    hidden layers are evaluated in bfloat16, for CPUs that have it; parameters and values are float32.
+    hidden layers are evaluated in bfloat16, for CPUs that have it; parameters and values are float32. With
+    `fused` the gradient is `robot_rl.agents.fused`'s: the same numbers but for rounding, sooner on a CPU.
     """
 
     def __init__(
@@ -161,11 +163,12 @@ class CriticEnsemble(nn.Module):
         hidden: tuple[int, ...],
         layer_norm: bool = True,
         bf16: bool = False,
+        fused: bool = False,
     ) -> None:
         super().__init__()
         if members < 1 or not hidden:
             raise ConfigError(f"critic has {members} members, hidden {hidden}; expected at least 1 of each")
-        self.members, self.layer_norm = members, layer_norm
+        self.members, self.layer_norm, self.fused = members, layer_norm, fused
         self.dtype = torch.bfloat16 if bf16 else torch.float32
         fans = (features + actions, *hidden[:-1])
         self.of_features = _uniform(members, features, hidden[0], fan_in=fans[0])
@@ -179,14 +182,21 @@ class CriticEnsemble(nn.Module):
         self.last_weight = _uniform(members, 1, hidden[-1], fan_in=hidden[-1])
         self.last_bias = _uniform(members, 1, fan_in=hidden[-1])
 
-    def forward(self, features: Tensor, actions: Tensor, members: Tensor | None = None) -> Tensor:
+    def forward(
+        self, features: Tensor, actions: Tensor, members: Tensor | None = None, frozen: bool = False
+    ) -> Tensor:
         """Values (E, B) of `actions` (B, A), or (E, B, N) of `actions` (B, N, A).
 
         features: (B, F). members: indices of the critics to evaluate; every one if None.
+        frozen: whether the critics are passed through alone, and get no gradient.
         """
 
-        def chosen(parameter: Tensor) -> Tensor:
-            return (parameter if members is None else parameter[members]).to(self.dtype)
+        if self.fused:
+            return self._fused_forward(features, actions, members, frozen)
+
+        def chosen(parameter: Tensor, dtype: torch.dtype = self.dtype) -> Tensor:
+            parameter = parameter.detach() if frozen else parameter
+            return (parameter if members is None else parameter[members]).to(dtype)
 
         several = actions.dim() == 3
         count = actions.shape[1] if several else 1
@@ -204,11 +214,29 @@ class CriticEnsemble(nn.Module):
             hidden = hidden.add_(chosen(bias)).relu_()  # in place: neither is needed again
         # A product with one column: seven times faster as a sum than as a matrix product.
         last_weight, last_bias = (
-            parameter if members is None else parameter[members]
-            for parameter in (self.last_weight, self.last_bias)
+            chosen(parameter, self.last_weight.dtype) for parameter in (self.last_weight, self.last_bias)
         )
         value = (hidden.float() * last_weight).sum(-1) + last_bias
         return value.reshape(size, batch, count) if several else value
+
+    def _fused_forward(
+        self, features: Tensor, actions: Tensor, members: Tensor | None, frozen: bool
+    ) -> Tensor:
+        def chosen(parameter: Tensor) -> Tensor:
+            parameter = parameter.detach() if frozen else parameter
+            return parameter if members is None else parameter[members]
+
+        values = ensemble_values(
+            features,
+            actions.reshape(-1, actions.shape[-1]),
+            (chosen(self.of_features), chosen(self.of_action)),
+            [chosen(each) for each in self.weights],
+            [chosen(each) for each in self.biases],
+            (chosen(self.last_weight), chosen(self.last_bias)),
+            self.layer_norm,
+            self.dtype,
+        )
+        return values.unflatten(1, actions.shape[:2]) if actions.dim() == 3 else values
 
 
 @torch.no_grad()

@@ -41,6 +41,8 @@ class SACConfig:
     layer_norm: bool = True
     bf16: bool = False
     """Take the critics' wide products in bfloat16: for CPUs that have it (see `CriticEnsemble`)."""
+    fused: bool = False
+    """Use the critics' written-out gradient: sooner on a CPU, other rounding (see `CriticEnsemble`)."""
     actor_lr: float = 1e-4
     critic_lr: float = 3e-4
     tau: float = 0.005
@@ -53,6 +55,8 @@ class SACConfig:
     temperature_lr: float = 3e-4
     target_entropy: float | None = None
     """[nat]; -A if None, a standard deviation of about .09 in every dimension."""
+    pessimistic_actor: bool = False
+    """The actor believes the smallest critic (SAC, CQL, SAC-N) rather than their mean (RLPD, WSRL)."""
     normalise_q: bool = True
     """Divide the actor's Q by its mean magnitude, so that the terms below keep their weight (TD3+BC)."""
     bc_weight: float = 0.0
@@ -99,6 +103,7 @@ class SAC:
                 config.hidden,
                 config.layer_norm,
                 config.bf16,
+                config.fused,
             ).to(policy.device)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self._reference = copy.deepcopy(policy.trunk).requires_grad_(False)
@@ -205,9 +210,10 @@ class SAC:
         return loss, entropy.detach(), metrics
 
     def objective(self, features: Tensor, action: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """-mean_e Q_e(s, a) / |Q|, of the actor's own actions: what it minimises but for the terms that
-        hold it back."""
-        q = self.critic(features, action).mean(0)
+        """-mean_e Q_e(s, a) / |Q| (or min_e), of the actor's own actions: what it minimises but for the
+        terms that hold it back."""
+        q = self.critic(features, action, frozen=True)
+        q = q.amin(0) if self.config.pessimistic_actor else q.mean(0)
         scale = q.detach().abs().mean().clamp(min=1e-3) if self.config.normalise_q else 1.0
         return -(q / scale).mean(), {"q_policy": q.mean().item()}
 
@@ -218,19 +224,18 @@ class SAC:
     @torch.no_grad()
     def sample_actions(self, distribution: ActionDistribution, count: int) -> tuple[Tensor, Tensor]:
         """`count` executable actions (B, count, A) a row, and the log-density (B, count) of each."""
-        actions, log_probs = [], []
-        for _ in range(count):
-            action = sample(distribution, self.generator)
-            actions.append(action.clamp(-1, 1))
-            log_probs.append(distribution.log_prob(action))
-        return torch.stack(actions, 1), torch.stack(log_probs, 1)
+        mean = distribution.mean
+        level = torch.rand(count, *mean.shape, generator=self.generator, device=mean.device)
+        action = distribution.quantile(level)
+        return action.clamp(-1, 1).transpose(0, 1), distribution.log_prob(action).transpose(0, 1)
 
     def _step(self, name: str, loss: Tensor, parameters: list[Any]) -> None:
         """`loss` reaches `parameters` alone, and nothing is computed for any other."""
         optimiser = self._optimisers[name]
         optimiser.zero_grad()
         loss.backward(inputs=parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
+        if self.config.grad_clip < math.inf:
+            torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
         optimiser.step()
 
     def state_dict(self) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class SafeSAC(SAC):
                 config.hidden,
                 config.layer_norm,
                 config.bf16,
+                config.fused,
             ).to(policy.device)
         self.cost_target = copy.deepcopy(self.cost_critic).requires_grad_(False)
         self._cost_parameters = list(self.cost_critic.parameters())
@@ -91,7 +92,7 @@ class SafeSAC(SAC):
         """(-Q / |Q| + lambda Q_c / max(|Q_c|, d)) / (1 + lambda): below the limit d a cost counts less."""
         loss, metrics = super().objective(features, action)
         price = self.lagrangian.value
-        cost = self.cost_critic(features, action).amax(0)
+        cost = self.cost_critic(features, action, frozen=True).amax(0)
         scale: Tensor | float = 1.0
         if self.config.normalise_q:
             scale = cost.detach().abs().mean().clamp(min=max(self.safe.lagrangian.limit, 1e-3))

@@ -71,7 +71,7 @@ class TD3BC(SAC):
         distribution = self.policy(batch["features"])
         action = distribution.mean
         first = torch.zeros(1, dtype=torch.long, device=action.device)
-        q = self.critic(batch["features"], action.clamp(-1, 1), first).squeeze(0)
+        q = self.critic(batch["features"], action.clamp(-1, 1), first, frozen=True).squeeze(0)
         scale = self.td3bc.alpha / q.detach().abs().mean().clamp(min=1e-6)
         distance = (action - batch["action"]).square().mean()
         metrics = {"q_policy": q.mean().item(), "bc_mse": distance.item()}

@@ -49,7 +49,7 @@ def test_linear_quadratic_problem_is_solved(name: str, head: str) -> None:
     """Reward -|a - s|^2 of one step: the best action is s, and its value 0."""
     buffer = lq_buffer()
     agent = MAKERS[name](make_policy(head))
-    learner = OfflineLearner(agent, buffer, OfflineTraining(updates=300, batch=128))
+    learner = OfflineLearner(agent, buffer, OfflineTraining(updates=300, batch=64))
     for _ in range(300):
         learner.update()
     features = buffer.all()["features"]
@@ -154,7 +154,7 @@ def test_td3bc_targets_smooth_the_target_policys_action() -> None:
     torch.testing.assert_close(agent.td_target(batch), (batch["reward"] + 0.9 * q).detach())
     noisy = TD3BC(make_policy(), TWO, TD3BCConfig(noise=10.0, noise_clip=0.1))
     seen = []
-    noisy.target.forward = lambda features, action, *_: seen.append(action) or action.sum(-1)[None]  # type: ignore
+    noisy.target.forward = lambda features, action, **_: seen.append(action) or action.sum(-1)[None]  # type: ignore
     noisy.td_target(batch)
     mean = noisy.policy(batch["next_features"]).mean
     assert (seen[0] - mean).abs().max() <= 0.1 + 1e-6
@@ -196,7 +196,7 @@ def test_balance_loss_moves_the_balance_alone_towards_the_better_member() -> Non
     policy.member = lambda features, choice: torch.cat(  # type: ignore[method-assign]
         [torch.atanh(choice.expand(-1, 2).clamp(-0.99, 0.99)), torch.zeros(len(choice), 2)], -1
     )
-    agent.critic.forward = lambda features, action, *_: 20 * action.mean(-1)[None]  # type: ignore[method-assign]
+    agent.critic.forward = lambda features, action, **_: 20 * action.mean(-1)[None]  # type: ignore[method-assign]
     before = copy.deepcopy(policy.state_dict())
     for _ in range(60):
         loss, _, _ = agent.balance_loss(batch)
