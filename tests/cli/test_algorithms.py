@@ -34,6 +34,20 @@ SMALL = [
 ORIGIN = EpisodeOrigin("toy", "point", 5.0, "test")
 
 
+class World(PointToGoal):
+    """`PointToGoal` with all that a rollout asks a task for."""
+
+    def reset(self, **kwargs: Any) -> Any:
+        observations, info = super().reset(**kwargs)
+        return observations, info | {"instruction": ["go there"] * self.num_envs}
+
+    def step(self, actions: Any) -> Any:
+        *result, info = super().step(actions)
+        none = np.zeros(self.num_envs)
+        info |= {"action": actions, "cost": none, "filter_reason": none.astype(int)}
+        return *result, info | {"instruction": ["go there"] * self.num_envs}
+
+
 def walks(count: int) -> list[Episode]:
     """Random walks of `PointToGoal`; the first ends at its goal."""
     rng = np.random.default_rng(0)
@@ -71,7 +85,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(stages, "load_policy", load)
     monkeypatch.setattr(Context, "task", "toy")
-    world = SimpleNamespace(vector_env=lambda n, **kwargs: PointToGoal(n), origin=lambda source: ORIGIN)
+    world = SimpleNamespace(vector_env=lambda n, **kwargs: World(n), origin=lambda source: ORIGIN)
 
     def build(*overrides: str) -> Context:
         run = Run.create(tmp_path / "run", "{}", ["test"])
