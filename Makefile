@@ -27,9 +27,9 @@ smoke: setup
 test: lint smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
-# 1,000 random episodes of every registered task.
+# 1,000 random episodes of every registered task; goes on where it was interrupted.
 check-tasks: setup
-	CHECK_EPISODES=1000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/sim/test_every_task.py
+	$(BIN)/python -m benchmarks.check_tasks --processes $(JOBS) --json benchmarks/results/check_tasks.json
 
 # The core, without Meta-World and robosuite, on the newest MuJoCo.
 test-latest: $(LATEST)/.ready

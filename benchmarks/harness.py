@@ -132,10 +132,22 @@ def run(
         "rows": [asdict(row) for row in rows],
     }
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-        return
-    table = Table("case", "metric", "value", "unit", title=f"{benchmark} on {host['cores']} x {host['cpu']}")
+        write_json(options.json, result)
+    else:
+        show(f"{benchmark} on {host['cores']} x {host['cpu']}", rows)
+
+
+def write_json(file: Path, result: object) -> None:
+    """Write `result` whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(json.dumps(result, indent=2) + "\n")
+    partial.replace(file)
+
+
+def show(title: str, rows: Iterable[Row]) -> None:
+    """Print the rows as a table."""
+    table = Table("case", "metric", "value", "unit", title=title)
     for row in rows:
         table.add_row(row.case, row.metric, f"{row.value:,.4g}", row.unit)
     Console().print(table)

@@ -230,7 +230,7 @@ def expert_success(
     arm: Any = env.unwrapped
     arm.set_command_filter(GuardFilter(guard))
     if noise is None:
-        noise = float(getattr(arm.task, "demo_noise", 0.3))
+        noise = float(getattr(arm.task, "hard_noise", 0.3))
     energy = schema.FILTER_REASONS.index("energy")
     wins = steps = curtailed = starved = 0
     for seed in range(schema.SEED_VALIDATION, schema.SEED_VALIDATION + episodes):

@@ -1,32 +1,33 @@
 """What every WidowX task owes: its expert's success, with and without noise, and pairs without a reset.
 
 For each registered task: success of the scripted expert on held-out seeds without noise and at the task's
-`demo_noise`, and the mean number of steps; for candies also the mean share swept. For each pair, on one
+documented noise, and the mean number of steps; for candies also the mean share swept. For each pair, on one
 scene that is never reset: how many of the alternating forward and backward episodes succeed.
 
-All tasks by default; `--push --lift` measures these alone.
+`python -m benchmarks.tasks [TASK ...] --json FILE` measures what FILE does not hold yet, and writes FILE
+after each task. Noise levels are chosen with `--sweep .1,.2`, on validation seeds.
 """
 
 from __future__ import annotations
 
-import os
+import argparse
+import json
+import shlex
 import sys
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
+from rich.progress import track
 
 import sim
-from benchmarks.harness import Row, run
+from benchmarks.harness import Row, machine, show, versions, write_json
 from robot_rl.data import schema
 from sim.tasks import TASKS
 from sim.widowx import WidowXEnv
 
-EPISODES, ALTERNATIONS = 100, 20
-QUICK_EPISODES, QUICK_ALTERNATIONS = 5, 4
-PROCESSES = 2
+EPISODES, ALTERNATIONS = 100, 40
 
 
 def episode(env: WidowXEnv, noise: float, generator: np.random.Generator) -> tuple[bool, int]:
@@ -79,35 +80,59 @@ def make(name: str) -> WidowXEnv:
     return env
 
 
-def task_rows(name: str, episodes: int, alternations: int) -> list[Row]:
+def task_rows(name: str, episodes: int) -> list[Row]:
     """Everything about one task."""
     task = TASKS[name]
     seeds = range(schema.SEED_HELD_OUT, schema.SEED_HELD_OUT + episodes)
-    rows = success_rows(name, 0.0, seeds) + success_rows(name, task.demo_noise, seeds)
+    rows = success_rows(name, 0.0, seeds) + success_rows(name, task.hard_noise, seeds)
     if task.pair and task.name < task.pair:
-        rows.append(pair_row(name, alternations))
+        rows.append(pair_row(name, ALTERNATIONS))
     return rows
 
 
-def measure(quick: bool, names: Sequence[str]) -> list[Row]:
-    """The rows of the tasks `names`, two at a time."""
-    one = partial(
-        task_rows,
-        episodes=QUICK_EPISODES if quick else EPISODES,
-        alternations=QUICK_ALTERNATIONS if quick else ALTERNATIONS,
+def sweep_rows(name: str, noises: Iterable[float], episodes: int) -> list[Row]:
+    """Success at several noise levels on validation seeds, to choose the documented one by."""
+    seeds = range(schema.SEED_VALIDATION, schema.SEED_VALIDATION + episodes)
+    return [row for noise in noises for row in success_rows(name, noise, seeds)]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tasks")
+    parser.add_argument(
+        "tasks", nargs="*", metavar="TASK", help="short names; by default all not yet in FILE"
     )
-    if len(names) == 1:
-        return one(names[0])
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
-        return [row for rows in pool.map(one, names) for row in rows]
+    parser.add_argument("--episodes", type=int, default=EPISODES, help="at each noise level")
+    parser.add_argument("--sweep", metavar="NOISE,...", help="these noise levels, on validation seeds")
+    parser.add_argument("--again", action="store_true", help="also the tasks that FILE holds")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write here after each task")
+    options = parser.parse_args()
+    unknown = [name for name in options.tasks if name not in TASKS]
+    if unknown:
+        parser.error(f"unknown tasks {', '.join(unknown)}; choose from {', '.join(TASKS)}")
+    noises = [float(noise) for noise in (options.sweep or "").split(",") if noise]
+    file: Path | None = options.json
+    done = json.loads(file.read_text())["parts"] if file and file.exists() else {}
+    chosen = [name for name in options.tasks or TASKS if options.again or name not in done]
+    for name in track(chosen, "tasks"):
+        host = machine()
+        if noises:
+            rows = sweep_rows(name, noises, options.episodes)
+        else:
+            rows = task_rows(name, options.episodes)
+        part = {
+            "machine": host,
+            "versions": versions(("mujoco", "gymnasium", "numpy")),
+            "episodes": options.episodes,
+            "command": shlex.join(["python", "-m", "benchmarks.tasks", *sys.argv[1:]]),
+            "rows": [asdict(row) for row in rows],
+        }
+        done[name] = part
+        if file:
+            write_json(file, {"benchmark": "tasks", "parts": {n: done[n] for n in TASKS if n in done}})
+        else:
+            show(f"widowx/{name}", rows)
 
 
 if __name__ == "__main__":
-    chosen = [name for name in TASKS if f"--{name}" in sys.argv] or list(TASKS)
-    run(
-        "tasks",
-        ("mujoco", "gymnasium", "numpy"),
-        partial(measure, names=chosen),
-        flags=[f"--{name}" for name in TASKS],
-    )
+    main()

@@ -10,6 +10,9 @@ from robot_rl.errors import unknown
 from sim.tasks import TASKS
 from sim.widowx import make_env
 
+ALIASES = {"robot_rl/WidowXPotLid-v0": "pot_lid_on"}
+"""Further Gymnasium ids of tasks."""
+
 
 def gymnasium_id(name: str) -> str:
     """`pick_place` -> `robot_rl/WidowXPickPlace-v0`."""
@@ -48,6 +51,6 @@ def make(task: str, **options: Any) -> gymnasium.Env:
 
 def register() -> None:
     """Make the tasks known to `gymnasium.make`. Safe to call again."""
-    for name in TASKS:
-        if gymnasium_id(name) not in gymnasium.registry:
-            gymnasium.register(gymnasium_id(name), entry_point="sim.widowx:make_env", kwargs={"task": name})
+    for identifier, name in {**{gymnasium_id(name): name for name in TASKS}, **ALIASES}.items():
+        if identifier not in gymnasium.registry:
+            gymnasium.register(identifier, entry_point="sim.widowx:make_env", kwargs={"task": name})

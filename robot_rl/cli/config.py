@@ -64,10 +64,15 @@ def _named_task(override: str) -> list[str]:
         return [override]
     family, _, rest = name.partition("/")
     if family == "widowx" and rest in TASKS:
-        return ["task=widowx/default", f"task.name={name}", f"task.demo_noise={TASKS[rest].demo_noise}"]
+        return ["task=widowx/default", f"task.name={name}"]
     if rest and family != "widowx" and f"{family}/default" in groups()["task"]:
         return [f"task={family}/default", f"task.name={name}"]
-    raise unknown("task", name, [*tasks(), "metaworld/<env_name>", "robosuite/<Env>"])
+    raise unknown("task", name, task_names())
+
+
+def task_names() -> list[str]:
+    """What `task=` takes."""
+    return [*tasks(), "metaworld/<env_name>", "robosuite/<Env>"]
 
 
 def expand_sweep(overrides: list[str]) -> list[list[str]]:
@@ -103,7 +108,7 @@ def resolve(overrides: list[str]) -> DictConfig:
             if key in known and value not in known[key]:
                 raise unknown(key, value, known[key])
         try:
-            return compose("config", translated)
+            config = compose("config", translated)
         except (ConfigCompositionException, OverrideParseException, OmegaConfBaseException) as error:
             valid = list(keys(OmegaConf.to_container(compose("config"))))  # type: ignore[arg-type]
             for text in translated:
@@ -111,6 +116,10 @@ def resolve(overrides: list[str]) -> DictConfig:
                 if key not in valid and key not in known:
                     raise unknown("key", key, [*valid, *known]) from error
             raise ConfigError(str(error).splitlines()[0]) from error
+    family, _, short = str(config.task.name).partition("/")
+    if config.task.demo_noise is None and family == "widowx" and short in TASKS:
+        config.task.demo_noise = TASKS[short].demo_noise
+    return config
 
 
 def run_config(run: Run) -> DictConfig:

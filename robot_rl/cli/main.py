@@ -262,11 +262,12 @@ def _help(name: str, verb: Verb) -> str:
     if verb.arguments:
         lines += ["arguments:"] + [f"  {key + '=':13} {text}" for key, text in verb.arguments.items()] + [""]
     if verb.configured:
-        from robot_rl.cli.config import groups
+        from robot_rl.cli.config import groups, task_names
         from robot_rl.cli.sections import SECTIONS
 
+        options = {**groups(), "task": task_names()}
         lines += ["config groups (GROUP=OPTION):"]
-        lines += [f"  {group + '=':13} {', '.join(options)}" for group, options in groups().items()]
+        lines += [f"  {group + '=':13} {', '.join(names)}" for group, names in options.items()]
         lines += [
             "",
             "config sections (SECTION.KEY=VALUE; `robot-rl " + name + " --cfg` prints every key):",

@@ -15,14 +15,14 @@ import numpy.typing as npt
 import sim
 from robot_rl.cli.config import build, resolve
 from robot_rl.cli.sections import SafetyConfig
-from robot_rl.cli.simulation import Simulation
+from robot_rl.cli.simulation import Simulation, env_options
 from robot_rl.cli.verbs import whole_number
 from robot_rl.data import schema
 from robot_rl.data.episode import EpisodeMetadata
 from robot_rl.data.recorder import EpisodeRecorder
 from robot_rl.data.store import EpisodeStore
 from robot_rl.errors import MissingExtraError, RobotRLError
-from robot_rl.safety import ActionGuard, widowx_guard_factory
+from robot_rl.safety import ActionGuard
 
 PICTURE = 448
 HELP = (
@@ -143,11 +143,11 @@ def play(arguments: dict[str, str], overrides: list[str]) -> int:
     steps = whole_number(arguments, "steps", 200)
     safety = build(SafetyConfig, config.safety, "safety")
     screen = Window(simulation.task, 1.0 / simulation.spec.control_hz)
-    options = {**config.task.env, "max_steps": steps, "hold_steps": config.collect.hold_steps}
+    options = {**env_options(config), "max_steps": steps, "hold_steps": config.collect.hold_steps}
     env = sim.make(simulation.task, **options)
     try:
-        if simulation.task.startswith("widowx/") and safety.joint_guard:
-            env.unwrapped.set_command_filter(widowx_guard_factory())  # type: ignore[attr-defined]
+        if (command_filter := simulation.command_filter()) is not None:
+            env.unwrapped.set_command_filter(command_filter())  # type: ignore[attr-defined]
         recorder = None
         if "out" in arguments:
             recorder = EpisodeRecorder(EpisodeStore(arguments["out"], create=True))

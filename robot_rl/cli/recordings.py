@@ -10,7 +10,7 @@ import numpy as np
 from robot_rl.agents.policy import ActorPolicy, PolicyRunner
 from robot_rl.cli.context import Context
 from robot_rl.cli.sections import CollectConfig, TaskConfig
-from robot_rl.cli.simulation import arms
+from robot_rl.cli.simulation import arms, is_widowx
 from robot_rl.data import schema
 from robot_rl.data.episode import Episode
 from robot_rl.safety import GuardedVectorEnv
@@ -75,8 +75,9 @@ def rollouts(context: Context) -> list[Episode]:
 
 
 def random_policy(task: str, env: GuardedVectorEnv) -> RandomPolicy:
-    """Random motion; drawn towards the middle of the table where we know where that is."""
-    pull = RandomConfig().pull if task.startswith("widowx/") else 0.0
+    """Random motion; drawn towards the middle of the table where actions move a tool and we know where."""
+    moves_tool = is_widowx(task) and arms(env).task_spec.port == "joints"
+    pull = RandomConfig().pull if moves_tool else 0.0
     return RandomPolicy(
         env.num_envs, int(np.prod(env.single_action_space.shape or ())), RandomConfig(pull=pull)
     )

@@ -16,6 +16,7 @@ from robot_rl.data.replay import ReplayConfig
 from robot_rl.errors import ConfigError, unknown
 from robot_rl.safety import GuardConfig, PassivityConfig
 from robot_rl.safety.action_guard import ActionGuardConfig
+from robot_rl.safety.passivity_config import ROBOTS
 from robot_rl.trainers.imagined import RefineConfig
 from robot_rl.trainers.loop import LoopConfig
 from robot_rl.trainers.online import OnlineConfig
@@ -29,7 +30,8 @@ class TaskConfig:
 
     Attributes:
         name: `widowx/push`, `metaworld/<env_name>`, `robosuite/<Env>`.
-        demo_noise: standard deviation of the noise on the demonstrator's actions, which are in [-1, 1].
+        demo_noise: standard deviation of the noise on the demonstrator's actions, which are in [-1, 1]; of a
+            WidowX task its own `Task.demo_noise`, unless given.
         env: options for `sim.make`.
     """
 
@@ -108,16 +110,21 @@ class SafetyConfig:
     power_w: float = 2.0
     action: ActionGuardConfig = field(default_factory=ActionGuardConfig)
 
-    def guard(self) -> GuardConfig:
-        """The command guard of a WidowX."""
+    def guard(self, robot: str) -> GuardConfig:
+        """The command guard of a WidowX.
+
+        Raises:
+            ConfigError: an arm whose limits are not known.
+        """
         if self.passivity == "off":
-            return GuardConfig.widowx_250s()
+            return GuardConfig.of_robot(robot)
         power = self.power_w if self.passivity == "energy_bounded" else 0.0
-        budget = PassivityConfig.widowx_250s(mode=self.passivity, tank_max_j=self.tank_j, power_w=power)
-        return GuardConfig.widowx_250s(passivity=budget)
+        budget = PassivityConfig.of_robot(robot, mode=self.passivity, tank_max_j=self.tank_j, power_w=power)
+        return GuardConfig.of_robot(robot, passivity=budget)
 
     def __post_init__(self) -> None:
-        self.guard()  # a budget that cannot hold is refused here
+        for robot in ROBOTS:
+            self.guard(robot)  # a budget that cannot hold is refused here
 
 
 @dataclass(frozen=True)

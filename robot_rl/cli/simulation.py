@@ -17,13 +17,24 @@ from robot_rl.trainers.loop import ProgressTask
 from robot_rl.trainers.rollout import EpisodeOrigin
 
 
+def is_widowx(task: str) -> bool:
+    """Whether a task is the project's own, on one of its arms."""
+    return task.startswith("widowx/")
+
+
+def env_options(config: DictConfig) -> dict[str, Any]:
+    """Options for `sim.make`: those of the task, on the arm of the `robot` group where we can choose."""
+    robot = {"robot": str(config.robot.name)} if is_widowx(config.task.name) else {}
+    return {**robot, **OmegaConf.to_container(config.task.env)}  # type: ignore[dict-item]
+
+
 def task_spec(config: DictConfig) -> sim.TaskSpec:
     """The simulator's word on the task that `config` names.
 
     Raises:
         ConfigError: unknown task or option. MissingExtraError: its package is not installed.
     """
-    env = sim.make(config.task.name, **OmegaConf.to_container(config.task.env))  # type: ignore[arg-type]
+    env = sim.make(config.task.name, **env_options(config))
     spec: sim.TaskSpec = env.unwrapped.task_spec  # type: ignore[attr-defined]
     env.close()
     return spec
@@ -45,24 +56,28 @@ class Simulation:
         """The metadata of episodes recorded here by `source`."""
         return EpisodeOrigin(self.task, self.spec.robot, self.spec.control_hz, source)
 
-    def vector_env(self, members: int, **kwargs: Any) -> GuardedVectorEnv:
-        """`members` arms; every action goes through the action guard, every joint setpoint of a WidowX
-        through the command guard, the springs of one that has them through a passivity filter."""
+    def command_filter(self) -> Callable[[], Any] | None:
+        """What makes the filter of one arm, picklable, or None: the command guard for the joint setpoints of
+        a WidowX, a passivity filter for the springs of one that has them."""
         safety = build(SafetyConfig, self.config.safety, "safety")
-        widowx = self.task.startswith("widowx/") and safety.joint_guard
-        filters: dict[str, Callable[[], Any]] = {  # by `TaskSpec.port`; picklable
-            "joints": partial(GuardFilter, safety.guard()),
-            "springs": PassivityFilter,
-        }
+        if not (is_widowx(self.task) and safety.joint_guard):
+            return None
+        if self.spec.port == "springs":
+            return PassivityFilter
+        return partial(GuardFilter, safety.guard(self.spec.robot))
+
+    def vector_env(self, members: int, **kwargs: Any) -> GuardedVectorEnv:
+        """`members` arms; every action goes through the action guard, every command of a WidowX through its
+        command filter."""
         env = sim.ParallelVectorEnv(
             self.task,
             members,
             workers=build(CollectConfig, self.config.collect, "collect").workers,
-            command_filter_factory=filters[self.spec.port] if widowx else None,
-            **OmegaConf.to_container(self.config.task.env),  # type: ignore[arg-type]
+            command_filter_factory=self.command_filter(),
+            **env_options(self.config),
             **kwargs,
         )
-        return GuardedVectorEnv(env, safety.action)
+        return GuardedVectorEnv(env, build(SafetyConfig, self.config.safety, "safety").action)
 
 
 def counting(bar: ProgressTask) -> Callable[[Episode], None]:

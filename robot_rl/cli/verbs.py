@@ -16,7 +16,7 @@ from robot_rl.cli.progress import TerminalProgress
 from robot_rl.cli.recordings import random_policy
 from robot_rl.cli.report import write_report
 from robot_rl.cli.sections import EvaluationConfig, SafetyConfig
-from robot_rl.cli.simulation import Simulation, arms, counting, task_spec
+from robot_rl.cli.simulation import Simulation, arms, counting, is_widowx, task_spec
 from robot_rl.cli.stages import STAGES
 from robot_rl.data import schema
 from robot_rl.data.artifact import atomic_write
@@ -143,7 +143,7 @@ def export(arguments: dict[str, str], overrides: list[str]) -> int:
         robot=spec.robot,
         instruction=spec.instruction,
         control_hz=spec.control_hz,
-        guard=safety.guard() if spec.robot == config.robot.name else None,
+        guard=safety.guard(spec.robot) if is_widowx(spec.name) else None,
         action_guard=safety.action,
         metadata={"stage": stage, "run": run.path.name, "versions": versions()},
     )

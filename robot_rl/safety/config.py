@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from robot_rl.data.schema import SETPOINT_HZ
-from robot_rl.errors import ConfigError
-from robot_rl.safety.passivity_config import PassivityConfig
+from robot_rl.errors import ConfigError, unknown
+from robot_rl.safety.passivity_config import ROBOTS, PassivityConfig
 
 PER_JOINT = ("lower", "upper", "margin", "max_velocity", "max_acceleration", "leash")
 
@@ -141,6 +141,39 @@ class GuardConfig:
             "damping": (12.0, 18.0, 10.0, 1.6, 2.0, 0.8, 40.0),
         }  # fmt: skip
         return cls(**(values | changes))
+
+    @classmethod
+    def widowx_ai(cls, **changes: Any) -> GuardConfig:
+        """The WidowX AI: six hinges and the travel of one finger. `changes` replace fields.
+
+        Position limits are the manufacturer's, velocity limits the smaller of two published sets; the other
+        figures are ours, for the reasons that `widowx_250s` gives.
+        """
+        values: dict[str, Any] = {
+            "names": ("joint_0", "joint_1", "joint_2", "joint_3", "joint_4", "joint_5", "left_finger"),
+            "lower": (-3.05433, 0.0, 0.0, -1.5708, -1.5708, -3.14159, 0.015),
+            "upper": (3.05433, 3.14159, 2.35619, 1.5708, 1.5708, 3.14159, 0.059),
+            "margin": (*(0.05,) * 6, 0.0),
+            "max_velocity": (*(3.375,) * 3, *(7.0,) * 3, 0.15),
+            "max_acceleration": (*(100.0,) * 6, 10.0),
+            "leash": (*(0.3,) * 6, 0.03),
+            # The servos as simulated (`sim/assets/widowx_ai.xml`); identify those of an arm before use.
+            "stiffness": (300.0, 600.0, 400.0, 120.0, 60.0, 40.0, 1500.0),
+            "damping": (20.0, 40.0, 24.0, 6.0, 2.5, 1.6, 40.0),
+        }
+        return cls(**(values | changes))
+
+    @classmethod
+    def of_robot(cls, robot: str, **changes: Any) -> GuardConfig:
+        """The limits of the arm of that name. `changes` replace fields.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if robot not in ROBOTS:
+            raise unknown("robot", robot, ROBOTS)
+        config: GuardConfig = getattr(cls, robot)(**changes)
+        return config
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable fields; `GuardConfig(**fields)` gives the config back."""

@@ -11,6 +11,8 @@ from robot_rl.errors import ConfigError, unknown
 
 Mode = Literal["passive", "energy_bounded"]
 MODES = ("passive", "energy_bounded")
+ROBOTS = ("widowx_250s", "widowx_ai")
+"""Arms whose figures are known."""
 PerJoint = float | tuple[float | None, ...] | None
 PER_JOINT = ("leash", "torque_limit", "max_speed", "max_stiffness", "max_damping", "inertia")
 
@@ -146,6 +148,33 @@ class PassivityConfig:
             "max_damping": (12.0, 18.0, 10.0, 1.6, 2.0, 0.8, 40.0),
         }
         return cls(**(values | changes))
+
+    @classmethod
+    def widowx_ai(cls, **changes: Any) -> PassivityConfig:
+        """The WidowX AI as simulated, with the budget of the 250 S. `changes` replace fields."""
+        values: dict[str, Any] = {
+            "mode": "energy_bounded",
+            "tank_max_j": 4.0,
+            "power_w": 2.0,
+            "refill": 0.9,
+            "torque_limit": (27.0, 12.5, 19.5, 5.1, 6.2, 6.9, None),  # efforts less gravity's most, as above
+            "leash": (None, None, None, None, None, None, 0.03),
+            "max_stiffness": (300.0, 600.0, 400.0, 120.0, 60.0, 40.0, 1500.0),
+            "max_damping": (20.0, 40.0, 24.0, 6.0, 2.5, 1.6, 40.0),
+        }
+        return cls(**(values | changes))
+
+    @classmethod
+    def of_robot(cls, robot: str, **changes: Any) -> PassivityConfig:
+        """The budget and servos of the arm of that name. `changes` replace fields.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if robot not in ROBOTS:
+            raise unknown("robot", robot, ROBOTS)
+        config: PassivityConfig = getattr(cls, robot)(**changes)
+        return config
 
     def leak_time(self, joint: int, joints: int) -> float:
         """Least damping / stiffness at which a sampled spring does not leak [s].

@@ -30,8 +30,10 @@ class Task(ABC):
     """The task that undoes this one, in the same objects and workspace; empty where there is none."""
     near_misses: ClassVar[tuple[str, ...]] = ()
     """Kinds of states that look like success and are not."""
-    demo_noise: ClassVar[float] = 0.3
-    """Standard deviation of the noise on the expert's actions at which it succeeds now and then."""
+    demo_noise: ClassVar[float] = 0.2
+    """Standard deviation of the noise on the expert's actions, in [-1, 1], in demonstrations."""
+    hard_noise: ClassVar[float] = 0.3
+    """The same at which the expert succeeds only now and then; see docs/tasks.md."""
     held: ClassVar[str] = ""
     """MJCF of what the gripper holds all the time, in the frame of `gripper_link`."""
     max_steps: ClassVar[int]

@@ -35,7 +35,7 @@ class BinTask(CarryTask):
     thing: ClassVar[Thing]
     workspace = Workspace()
     max_steps = 45
-    demo_noise = 0.22
+    hard_noise = 0.25
     travel = 0.045
     tolerance = 0.015
 

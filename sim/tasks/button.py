@@ -33,7 +33,7 @@ class ButtonPressTask(Task):
         "hit the button on the yellow box",
     )
     near_misses = ("hovering", "touching", "beside")
-    demo_noise = 0.5
+    hard_noise = 0.5
     max_steps = 25
     workspace = Workspace()
     reward_weights = {"success": 1.0, "pressed": 0.5, "tool_to_button": 0.5}  # noqa: RUF012

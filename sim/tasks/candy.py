@@ -50,7 +50,7 @@ class CandyTask(Task):
         gripper_high=0.25,
     )
     max_steps = 90
-    demo_noise = 0.3
+    hard_noise = 0.3
     near_misses = ("half", "at the edge", "untouched")
     held = BRUSH
     reward_weights = {"success": 1.0, "swept": 1.0, "distance": 0.5}  # noqa: RUF012

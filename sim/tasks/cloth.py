@@ -36,7 +36,7 @@ class ClothTask(Task):
 
     workspace = Workspace(low=(0.16, -0.23, 0.022), high=(0.42, 0.23, 0.22))
     max_steps = 60
-    demo_noise = 0.3
+    hard_noise = 0.3
     reward_weights: ClassVar[Mapping[str, float]] = {"success": 1.0, "knot_to_goal": 0.5, "tool_to_knot": 0.1}
     peak: ClassVar[float]
     """Height of the knot's arc [m]."""

@@ -126,7 +126,7 @@ class ClothUncoverTask(_CoverTask):
         "lay the red block bare",
     )
     near_misses = ("half_covered", "doubled")
-    demo_noise = 0.4
+    hard_noise = 0.4
 
     def reset(self, scene: Scene, rng: np.random.Generator) -> None:
         self.start(scene, self.over(scene, rng, rng.uniform(-0.012, 0.012, 2)), rng)

@@ -45,7 +45,7 @@ class ClothFoldTask(_FoldTask):
         "make a triangle out of the cloth",
     )
     near_misses = ("half_folded", "askew")
-    demo_noise = 0.2
+    hard_noise = 0.2
 
     def reset(self, scene: Scene, rng: np.random.Generator) -> None:
         self.start(scene, self.lay_out(rng), rng)

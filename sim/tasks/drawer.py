@@ -37,7 +37,7 @@ class DrawerTask(Task):
         high=(0.40, 0.20, 0.16), rpy_low=(-0.1, -0.1, TOOL_YAW - 0.2), rpy_high=(0.1, 0.1, TOOL_YAW + 0.2)
     )
     max_steps = 40
-    demo_noise = 0.22
+    hard_noise = 0.22
     reward_weights = {"success": 1.0, "drawer": 2.0, "tool_to_knob": 0.5}  # noqa: RUF012
 
     def objects_xml(self) -> str:

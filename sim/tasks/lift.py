@@ -31,7 +31,7 @@ class LiftTask(Task):
         "raise the red block off the table",
     )
     near_misses = ("low", "gripped", "missed")
-    demo_noise = 0.25
+    hard_noise = 0.28
     max_steps = 30
     workspace = Workspace()
     reward_weights = {"success": 1.0, "height": 2.0, "tool_to_block": 0.5}  # noqa: RUF012

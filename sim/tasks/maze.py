@@ -109,7 +109,7 @@ class MazeTask(Task):
         "bring the peg to the green end of the channel",
     )
     near_misses = ("last_corner", "dead_end", "behind_the_wall")
-    demo_noise = 0.8
+    demo_noise = hard_noise = 0.8
     max_steps = 60
     port = "springs"
     workspace = Workspace(

@@ -36,7 +36,7 @@ class PickPlaceTask(Task):
         "move the red block to the green plate and let go of it",
     )
     near_misses = ("beside", "held", "grasped")
-    demo_noise = 0.3
+    hard_noise = 0.3
     max_steps = 50
     workspace = Workspace(rpy_low=(-0.2, -0.2, -0.4), rpy_high=(0.2, 0.2, 0.4))
     reward_weights = {"success": 1.0, "block_to_plate": 0.5, "tool_to_block": 0.1}  # noqa: RUF012

@@ -31,7 +31,7 @@ class PotTask(CarryTask):
 
     workspace = Workspace()
     max_steps = 50
-    demo_noise = 0.2
+    hard_noise = 0.23
     body = "pot"
     grip = Grip(height=0.040, width=HANDLE_WIDTH, reach=-(POT_RADIUS + HANDLE_LENGTH * 0.55))
     travel = 0.06
@@ -118,7 +118,7 @@ class PotToStoveTask(PotTask):
 class PotToTableTask(PotTask):
     name = "widowx/pot_to_table"
     pair = "widowx/pot_to_stove"
-    demo_noise = 0.26
+    hard_noise = 0.26
     instructions = (
         "take the pot off the stove and put it on the board",
         "move the blue pot from the stove to the wooden board",

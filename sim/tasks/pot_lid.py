@@ -77,7 +77,8 @@ class PotLidOnTask(PotLidTask):
         "place the red lid on top of the pot",
     )
     near_misses = (*CarryTask.near_misses, "askew")
-    demo_noise = 0.13
+    demo_noise = 0.1
+    hard_noise = 0.13
     tolerance = 0.004
 
     def _place_lid(self, scene: Scene, rng: np.random.Generator) -> None:
@@ -119,7 +120,7 @@ class PotLidOffTask(PotLidTask):
         "remove the red lid and lay it beside the pot",
     )
     near_misses = (*CarryTask.near_misses, "leaning")
-    demo_noise = 0.22
+    hard_noise = 0.25
     tolerance = 0.012
 
     def _place_lid(self, scene: Scene, rng: np.random.Generator) -> None:

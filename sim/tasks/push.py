@@ -44,7 +44,8 @@ class PushTask(Task):
         "move the red object until it lies on the green plate",
     )
     near_misses = ("short", "past", "aside")
-    demo_noise = 0.9
+    demo_noise = 0.5
+    hard_noise = 0.9
     max_steps = 40
     workspace = Workspace(
         low=(0.18, -0.23, TOOL_HEIGHT - 0.004),

@@ -28,7 +28,7 @@ class ReachTask(Task):
         "bring the tool to the green sphere",
     )
     near_misses = ("beside", "above")
-    demo_noise = 0.7
+    hard_noise = 0.7
     max_steps = 25
     workspace = Workspace()
     reward_weights = {"success": 1.0, "tool_to_ball": 1.0}  # noqa: RUF012

@@ -42,7 +42,7 @@ def test_says_what_it_is(name: str) -> None:
     assert len(set(task.instructions)) == len(task.instructions) >= 3
     assert task.instruction == task.instructions[0]
     assert task.near_misses
-    assert 0 < task.demo_noise <= 2
+    assert 0 < task.demo_noise <= task.hard_noise <= 2
 
 
 @pytest.mark.parametrize("name", PAIRED)
