@@ -7,6 +7,7 @@ Cases run in turns, so ratios hold on a busy machine where the rates do not.
   robosuite Lift (Panda, 20 Hz, shadows on), Meta-World and Fetch with their own `render()` at 64x64.
   Each in its own process. All but the workers' case leave Mesa its threads, one a core.
 - `scale`: `widowx/push` in a vector environment of up to two workers, with a picture and without.
+- `balance`: what two workers gain by processor time, where waiting is the only loss left.
 - `pictures`: what a picture's size costs. `memory`: resident memory in a process of its own.
 - `rollout`: the same 100 physics steps by `mujoco.mj_step` and by `mujoco.rollout`, from many states at once.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import logging
 import multiprocessing as mp
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -210,6 +212,47 @@ def scale(rounds: int, seconds: float) -> list[Row]:
     return rows
 
 
+def processor_time(pid: int) -> float:
+    """What a process of one thread has spent on a processor [s], to the nanosecond."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) * 1e-9
+
+
+def balance(steps: int) -> list[Row]:
+    """What two workers would gain on two idle cores, by processor time: a busy machine cannot spoil it.
+
+    ratio = N c / sum over steps of (max over workers of their time + the main process's time), c the time of
+    a single environment's step. Left out is the time from a message to the waking of who waits for it.
+    """
+    rows = []
+    for cameras in ((schema.DEFAULT_CAMERA,), ()):
+        kind = "with a picture" if cameras else "state only"
+        for members in (2, 8):
+            generator = np.random.default_rng(5)
+            one, single = stepper(sim.make(SUBJECT, cameras=cameras), generator), 0.0
+            vector = sim.ParallelVectorEnv(SUBJECT, members, workers=2, cameras=cameras)
+            many = vector_stepper(vector, generator)
+            pids = [worker.pid or 0 for worker in vector._workers]
+            longest = main = sums = 0.0
+            for _ in range(steps):
+                before = time.process_time()
+                for _ in range(members):
+                    one()
+                single += time.process_time() - before
+                starts, before = [processor_time(pid) for pid in pids], time.process_time()
+                many()
+                main += time.process_time() - before
+                busy = [processor_time(pid) - start for pid, start in zip(pids, starts, strict=True)]
+                longest, sums = longest + max(busy), sums + sum(busy)
+            vector.close()
+            case = f"{SUBJECT}, {kind}, {members} on 2 workers"
+            rows.append(
+                Row(case, "ratio to one environment by processor time", single / (longest + main), "x")
+            )
+            rows.append(Row(case, "main process's share of a step", main / (longest + main), ""))
+            rows.append(Row(case, "time a worker waits for the other", 1 - sums / (2 * longest), ""))
+    return rows
+
+
 def pictures(rounds: int, seconds: float) -> list[Row]:
     """One environment at each picture size, and without a picture."""
     generator = np.random.default_rng(2)
@@ -318,6 +361,7 @@ def measure(quick: bool) -> list[Row]:
     rows = side_by_side(rounds, seconds)
     for part in (scale, pictures, rollouts):
         rows += part(rounds, seconds)
+    rows += balance(50 if quick else 500)
     return rows + memory(2_000 if quick else 100_000)
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from robot_rl.cli.collect import Portion, portions
+from robot_rl.cli.config import resolve
 from robot_rl.cli.main import main
+from robot_rl.cli.recordings import random_policy
+from robot_rl.cli.simulation import Simulation
 from robot_rl.data.store import EpisodeStore
 
 QUICK = ["collect.num_envs=4", "collect.workers=0", "task.env.image_size=16"]
@@ -43,6 +47,21 @@ def test_what_cannot_be_had_is_given_up(tmp_path: Path, capsys: pytest.CaptureFi
     words = ["collect", f"out={tmp_path}", "task=widowx/reach", "episodes=1", "failures=1"]
     assert main([*words, *QUICK, "collect.perturbed_noise=0", "task.env.cameras=[]"]) == 2
     assert "0 of 24 episodes of widowx/reach were failures (1 wanted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("task", "drawn"), [("widowx/maze", False), ("widowx/reach", True)])
+def test_random_motion_fits_the_task_s_actions(task: str, drawn: bool) -> None:
+    """It is drawn to the middle of the table where actions move a tool; in the maze they move a spring."""
+    env = Simulation(resolve([f"task={task}", "collect.workers=0", "task.env.cameras=[]"])).vector_env(2)
+    policy = random_policy(task, env)
+    observations, _ = env.reset(seed=[0, 1])
+    policy.reset(np.ones(2, bool), np.arange(2))
+    for _ in range(10):
+        actions = policy.act(observations)
+        assert env.action_space.contains(actions)
+        observations, *_ = env.step(actions)
+    assert (policy.config.pull > 0) == drawn
+    env.close()
 
 
 @pytest.mark.parametrize(

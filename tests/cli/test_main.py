@@ -11,7 +11,10 @@ import pytest
 from robot_rl.cli.config import build, expand_sweep, groups, resolve
 from robot_rl.cli.main import EXIT_USER_ERROR, VERBS, main
 from robot_rl.cli.sections import SECTIONS
+from robot_rl.cli.simulation import Simulation
 from robot_rl.errors import ConfigError
+from robot_rl.safety import GuardConfig
+from sim.tasks import TASKS
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -83,6 +86,26 @@ def test_every_preset_task_and_section_builds() -> None:
             for name, kind in SECTIONS.items():
                 build(kind, config[name], name)
             assert config.task.name == task
+
+
+def test_demonstrations_have_the_noise_of_their_task() -> None:
+    for task, noise in (("widowx/push", 0.5), ("widowx/reach", 0.2), ("widowx/pick_place", 0.2)):
+        assert TASKS[task.removeprefix("widowx/")].demo_noise == noise
+        assert resolve([f"task={task}"]).task.demo_noise == noise
+        assert resolve(["task.demo_noise=0.1", f"task={task}"]).task.demo_noise == 0.1
+    assert resolve([]).task.name == "widowx/push"
+    assert resolve([]).task.demo_noise == 0.5
+    assert resolve(["task=metaworld/reach-v3"]).task.demo_noise == 0.5
+
+
+def test_another_arm_has_its_own_limits() -> None:
+    simulation = Simulation(resolve(["robot=widowx_ai", "task=widowx/reach", "task.env.cameras=[]"]))
+    assert simulation.spec.robot == "widowx_ai"
+    guard_filter = simulation.command_filter()
+    assert guard_filter is not None
+    assert guard_filter().guard.config == GuardConfig.widowx_ai()
+    with pytest.raises(ConfigError, match="did you mean widowx_ai"):
+        resolve(["robot=widowx_a1"])
 
 
 def test_a_sweep_is_every_combination() -> None:

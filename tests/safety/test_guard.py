@@ -24,6 +24,11 @@ from robot_rl.safety import (
     widowx_guard_factory,
 )
 from robot_rl.safety.guard import braking_speed
+from robot_rl.safety.passivity_config import ROBOTS
+from sim.arm_model import arm_model
+
+# isort: split
+import mujoco  # after `sim`, which chooses the renderer
 
 # Low accelerations, so that every limit matters.
 CONFIG = GuardConfig.widowx_250s(max_acceleration=(5.0,) * 6 + (2.0,))
@@ -396,3 +401,40 @@ def test_the_config_survives_json() -> None:
     import json
 
     assert GuardConfig(**json.loads(json.dumps(CONFIG.to_dict()))) == CONFIG
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_the_limits_are_those_of_the_simulated_arm(robot: str) -> None:
+    arm, config = arm_model(robot), GuardConfig.of_robot(robot)
+    model = arm.compile()
+    assert config.names == (*arm.joints, "left_finger")
+    ranges = np.array([model.joint(name).range for name in config.names])
+    np.testing.assert_allclose(np.transpose([config.lower, config.upper]), ranges)
+    np.testing.assert_allclose(config.max_velocity[:6], arm.max_speed)
+    servos = [model.actuator(name).id for name in (*arm.joints, "gripper")]
+    np.testing.assert_allclose(config.stiffness, model.actuator_gainprm[servos, 0])
+    np.testing.assert_allclose(config.damping, -model.actuator_biasprm[servos, 2])
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_the_passivity_filter_counts_on_no_more_than_gravity_leaves(robot: str) -> None:
+    arm, budget = arm_model(robot), PassivityConfig.of_robot(robot)
+    GuardConfig.of_robot(robot, passivity=budget)
+    model = arm.compile()
+    model.body_gravcomp[:] = 0.0
+    data, rng = mujoco.MjData(model), np.random.default_rng(0)
+    dofs = [int(model.joint(name).dofadr[0]) for name in arm.joints]
+    weight = np.zeros(6)
+    for _ in range(1000):
+        data.qpos[:] = rng.uniform(*model.jnt_range.T)
+        mujoco.mj_forward(model, data)
+        weight = np.maximum(weight, np.abs(data.qfrc_bias[dofs]))
+    effort = model.actuator_forcerange[[model.actuator(name).id for name in arm.joints], 1]
+    left = np.array(budget.per_joint("torque_limit", 7)[:6])
+    assert (left <= effort - weight + 0.06).all()
+    assert (left >= 0.8 * (effort - weight)).all()
+
+
+def test_a_robot_without_limits_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"unknown robot 'widowx_a1'.*widowx_ai"):
+        GuardConfig.of_robot("widowx_a1")
