@@ -36,6 +36,9 @@ class WorldModelEnvConfig:
     """Frames in a row that must show success."""
     key_frames: float = 0.0
     """Probability that an episode starts anywhere before success instead of at an initial frame."""
+    effort_cost: float = 0.0
+    """Cost of a step at full action; it falls with the mean square of the action, as the energy asked of a
+    spring does whose setpoint the action moves. 0: imagined steps cost nothing."""
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "horizon", "debounce"):
@@ -43,6 +46,8 @@ class WorldModelEnvConfig:
                 raise ConfigError(
                     f"world model environment: {name}={getattr(self, name)}; expected at least 1"
                 )
+        if not self.effort_cost >= 0:
+            raise ConfigError(f"world model environment: effort_cost={self.effort_cost}; expected at least 0")
         if not 0 <= self.key_frames <= 1:
             raise ConfigError(f"world model environment: key_frames={self.key_frames}; expected in [0, 1]")
 
@@ -135,7 +140,7 @@ class WorldModelEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArray[
                 f"actions of shape {np.shape(actions)}; expected finite numbers of shape {self._action.shape}"
             )
         live = np.flatnonzero(~(self._terminated | self._truncated))
-        reward = np.zeros(self.num_envs, np.float32)
+        reward, cost = np.zeros((2, self.num_envs), np.float32)
         if len(live):
             self._action[live] = np.clip(actions[live], -1, 1)
             self._imagine(live)
@@ -145,7 +150,9 @@ class WorldModelEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArray[
             self._terminated[live] = self._held[live] >= self.config.debounce
             self._truncated[live] = self._steps[live] >= self.config.horizon
             reward[live] = self._terminated[live]
-        return self._observations(), reward, self._terminated.copy(), self._truncated.copy(), self._info()
+            cost[live] = self.config.effort_cost * np.square(self._action[live]).mean(1)
+        info = self._info() | {"cost": cost}
+        return self._observations(), reward, self._terminated.copy(), self._truncated.copy(), info
 
     def _imagine(self, live: npt.NDArray[np.int64]) -> None:
         """Replace the live members' newest frame, state and success probability by the next ones."""
@@ -193,7 +200,6 @@ class WorldModelEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArray[
         return {
             "success": self._terminated.copy(),
             "action": self._action.copy(),
-            "cost": np.zeros(self.num_envs, np.float32),
             "filter_reason": np.zeros(self.num_envs, np.uint8),
             "instruction": list(self._instructions),
             "success_probability": self._probability.copy(),

@@ -79,6 +79,8 @@ class Rollout:
     """bool (T, N): terminated or truncated."""
     observations: dict[str, Tensor] = field(default_factory=dict)
     """Schema key -> (T, N, ...); read only when the encoder is trained."""
+    costs: dict[str, Tensor] = field(default_factory=dict)
+    """`reward`, `value` and `next_value` (T, N) of the costs; read only under a cost constraint."""
 
 
 def generalised_advantage(rollout: Rollout, gamma: float, gae_lambda: float) -> Tensor:
@@ -130,12 +132,13 @@ class PPO:
             target = advantage + rollout.value
         else:
             target = rollout.reward + config.gamma * rollout.next_value * ~rollout.terminated
+        weight = self.weight(rollout, advantage)
         data = {
             "features": rollout.features,
             "action": rollout.action,
             "log_prob": rollout.log_prob,
             "target": target,
-            "advantage": (advantage - advantage.mean()) / (advantage.std() + 1e-6),
+            "advantage": (weight - weight.mean()) / (weight.std() + 1e-6),
         }
         if not self.frozen_encoder:
             data |= rollout.observations
@@ -158,6 +161,10 @@ class PPO:
                 for name, value in metrics.items():
                     sums[name] = sums.get(name, 0.0) + value
         return self._finish(sums, steps, stopped=False)
+
+    def weight(self, rollout: Rollout, advantage: Tensor) -> Tensor:
+        """What the surrogate weighs each action with (T, N): its advantage."""
+        return advantage
 
     def _finish(self, sums: Mapping[str, float], steps: int, stopped: bool) -> dict[str, float]:
         self._updates += 1

@@ -35,6 +35,13 @@ def braking_speed(distance: float, max_acceleration: float, period: float) -> fl
     return (steps / (n + 1) + n / 2.0) * max_acceleration * period
 
 
+def braking_distance(speed: float, max_acceleration: float, period: float) -> float:
+    """The way to a stop from `speed` >= 0: the inverse of `braking_speed`."""
+    steps = speed / (max_acceleration * period)
+    n = math.floor(steps)
+    return (n + 1) * (steps - 0.5 * n) * max_acceleration * period * period
+
+
 def _numbers(values: Any, size: int) -> tuple[list[float], str]:
     """`values` as `size` floats with the reason "" , or no floats and what is wrong with them."""
     try:
@@ -78,6 +85,11 @@ class CommandGuard:
                 config.max_velocity,
                 config.max_acceleration,
                 config.leash,
+                # With more room than this a joint may go at its top speed.
+                [
+                    braking_distance(speed, acceleration, config.period_s) * (1 + 1e-9)
+                    for speed, acceleration in zip(config.max_velocity, config.max_acceleration, strict=True)
+                ],
                 strict=True,
             )
         )
@@ -229,7 +241,10 @@ class CommandGuard:
 
     def _nearest(self, pose: list[float]) -> list[float]:
         """`pose` within the position limits."""
-        return [min(max(x, low), high) for x, (low, high) in zip(pose, self._hard, strict=True)]
+        return [
+            x if low <= x <= high else low if x < low else high
+            for x, (low, high) in zip(pose, self._hard, strict=True)
+        ]
 
     def _decide(self, reason: str) -> Decision:
         energy = None if self.passivity is None else self.passivity.tank.level
@@ -240,16 +255,23 @@ class CommandGuard:
         h = self.config.period_s
         cut = set()
         setpoint, velocity, targets = [], [], []
-        for i, (low, high, top_speed, acceleration, leash) in enumerate(self._limits):
+        for i, (low, high, top_speed, acceleration, leash, clear) in enumerate(self._limits):
             u, v, q = self._setpoint[i], self._velocity[i], self._measured[i]
             target = values[i]
             if not low <= target <= high:
                 target = min(max(target, low), high)
                 cut.add("position_limit")
             # No faster than what can still be braked before the margin.
-            up = min(top_speed, braking_speed(high - u, acceleration, h))
-            down = -min(top_speed, braking_speed(u - low, acceleration, h))
-            fastest, slowest = min(v + acceleration * h, up), max(v - acceleration * h, down)
+            up, down = top_speed, -top_speed
+            if high - u < clear:
+                up = min(top_speed, braking_speed(high - u, acceleration, h))
+            if u - low < clear:
+                down = -min(top_speed, braking_speed(u - low, acceleration, h))
+            fastest, slowest = v + acceleration * h, v - acceleration * h
+            if fastest > up:
+                fastest = up
+            if slowest < down:
+                slowest = down
             # The target's own speed, unless it jumped; the gap to where it came from has to be closed.
             drift = (target - self._target[i]) / h
             if abs(drift) > top_speed:
@@ -268,11 +290,13 @@ class CommandGuard:
                 cut.add("leash")
                 up = min(top_speed, braking_speed(high - new, acceleration, h))
                 down = -min(top_speed, braking_speed(new - low, acceleration, h))
-            new = min(max(new, min(low, u)), max(high, u))
+            if not low <= new <= high:
+                new = min(max(new, min(low, u)), max(high, u))
+            speed = (new - u) / h
             setpoint.append(new)
-            velocity.append(min(max((new - u) / h, down), up))
+            velocity.append(speed if down <= speed <= up else min(max(speed, down), up))
             targets.append(target)
-        reason = next((name for name in CUTS if name in cut), "")
+        reason = next(name for name in CUTS if name in cut) if cut else ""
         if self.passivity is not None:
             # Between the measurements, not between the steps: what moved is credited for its own time.
             elapsed, self._filtered_at = self._measured_at - self._filtered_at, self._measured_at

@@ -161,10 +161,14 @@ class PassivityFilter:
         wanted = [u - x for u, x in zip(setpoint, where, strict=True)]
         target, share, share_k, reason = spring.step(error, moved, wanted, stiffness, damping, elapsed, meter)
         # What was not changed stays as it was, bit for bit.
-        self._setpoint = [
-            asked if t == w else old if t == e else x + t
-            for asked, old, x, t, w, e in zip(setpoint, before, where, target, wanted, error, strict=True)
-        ]
+        self._setpoint = (
+            setpoint
+            if target == wanted
+            else [
+                asked if t == w else old if t == e else x + t
+                for asked, old, x, t, w, e in zip(setpoint, before, where, target, wanted, error, strict=True)
+            ]
+        )
         self._position = where
         return share, share_k, reason
 

@@ -95,7 +95,10 @@ class Spring:
 
     def energy(self, error: list[float]) -> float:
         """e'Ke/2 [J]."""
-        return 0.5 * sum(k * e * e for k, e in zip(self.stiffness, error, strict=True))
+        total = 0.0
+        for k, e in zip(self.stiffness, error, strict=True):
+            total += k * e * e
+        return 0.5 * total
 
     def dissipated(self, error: list[float], moved: list[float], elapsed: float) -> float:
         """What the servos surely dissipated, net of their sampling leak, while they `moved` so far [J]. (1)
@@ -160,31 +163,30 @@ class Spring:
         # (2) The leash only ever returns energy. (4) The way to the setpoint costs s a + s^2 b / 2.
         a = b = returned = 0.0
         leashed = False
-        way, goals, starts = [], [], []
-        for k, e, goal, far, (torque, _, _) in zip(
-            self.stiffness, error, wanted, self._reach, self._servos, strict=True
-        ):
+        starts, goals = error, wanted  # copied only if the leash bites
+        for i, (k, e, goal, far) in enumerate(zip(self.stiffness, error, wanted, self._reach, strict=True)):
             if not -far <= e <= far:
                 end = far if e > 0.0 else -far
-                returned += _spring_energy(k, e, torque) - 0.5 * k * end * end
-                e = end
+                returned += _spring_energy(k, e, self._servos[i][0]) - 0.5 * k * end * end
+                if starts is error:
+                    starts = error.copy()
+                starts[i] = e = end
             if not -far <= goal <= far:
-                goal = far if goal > 0.0 else -far
+                if goals is wanted:
+                    goals = wanted.copy()
+                goals[i] = goal = far if goal > 0.0 else -far
                 leashed = True
             d = goal - e
             pull = k * d
             a += pull * e
             b += pull * d
-            way.append(d)
-            starts.append(e)
-            goals.append(goal)
         if returned > 0.0:
             tank.settle(-returned)
         available = min(tank.level - tank.minimum - RESERVE, self._budget - (tank.drawn - before))
         share = 1.0
         if a + 0.5 * b > available:
             share = largest_share(a, b, max(0.0, available))
-            goals = [e + share * d for e, d in zip(starts, way, strict=True)]
+            goals = [e + share * (goal - e) for e, goal in zip(starts, goals, strict=True)]
         tank.settle(share * (a + 0.5 * share * b))
         reason = "energy" if changed or share < 1.0 else "leash" if leashed else ""
         if self._inertia:

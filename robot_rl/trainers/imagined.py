@@ -19,6 +19,7 @@ from torch import Tensor
 from robot_rl.agents.distributions import sample
 from robot_rl.agents.policy import ActorPolicy, to_tensors
 from robot_rl.agents.ppo import PPO, PPOConfig, Rollout
+from robot_rl.agents.safe_ppo import SafePPO, SafePPOConfig
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError
 
@@ -36,6 +37,8 @@ class RefineConfig:
     select_episodes: int = 128
     """Imagined episodes a measurement, at least; whole batches of the environment."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    safe: SafePPOConfig | None = None
+    """Keep what an imagined episode costs under a limit; None: costs are not looked at."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -53,14 +56,28 @@ class _FirstEpisodes:
     running: npt.NDArray[np.bool_]
     success: npt.NDArray[np.bool_]
     total: npt.NDArray[np.float64]
+    cost: npt.NDArray[np.float64]
     steps: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, members: int) -> _FirstEpisodes:
-        return cls(np.ones(members, bool), np.zeros(members, bool), np.zeros(members), np.zeros(members, int))
+        return cls(
+            np.ones(members, bool),
+            np.zeros(members, bool),
+            np.zeros(members),
+            np.zeros(members),
+            np.zeros(members, int),
+        )
 
-    def add(self, reward: npt.NDArray[Any], success: npt.NDArray[Any], ended: npt.NDArray[Any]) -> None:
+    def add(
+        self,
+        reward: npt.NDArray[Any],
+        cost: npt.NDArray[Any],
+        success: npt.NDArray[Any],
+        ended: npt.NDArray[Any],
+    ) -> None:
         self.total += np.where(self.running, reward, 0)
+        self.cost += np.where(self.running, cost, 0)
         self.steps += self.running
         self.success |= self.running & success.astype(bool)
         self.running &= ~ended
@@ -69,6 +86,7 @@ class _FirstEpisodes:
         return {
             "imagined_success": float(self.success.mean()),
             "return": float(self.total.mean()),
+            "episode_cost": float(self.cost.mean()),
             "episode_steps": float(self.steps.mean()),
         }
 
@@ -80,7 +98,8 @@ class RefineLearner:
     between updates: its seeds follow from counters, and a resumed run repeats an uninterrupted one.
 
     Args:
-        env: N members that never reset themselves; `info` has `success` (N,).
+        env: N members that never reset themselves; `info` has `success` (N,), and `cost` (N,) if the config
+            limits it.
         policy: improved in place.
         config: sizes.
     """
@@ -88,7 +107,12 @@ class RefineLearner:
     def __init__(self, env: VectorEnv, policy: ActorPolicy, config: RefineConfig) -> None:
         self.env, self.policy, self.config = env, policy, config
         self.total_updates = config.iterations
-        self.ppo = PPO(policy, copy.deepcopy(policy), config.ppo)
+        reference = copy.deepcopy(policy)
+        self.ppo = (
+            PPO(policy, reference, config.ppo)
+            if config.safe is None
+            else SafePPO(policy, reference, config.ppo, config.safe)
+        )
         self._generator = torch.Generator().manual_seed(config.seed)
         self._iterations = self._episodes = 0
         self._averaged = copy.deepcopy(policy)
@@ -100,7 +124,10 @@ class RefineLearner:
         if self._iterations == 0:
             self._select()  # the clone itself stands as long as nothing beats it
         rollout, metrics = self._imagine(self.policy, schema.SEED_ROLLOUTS + self._episodes, self._generator)
-        metrics |= self.ppo.update(rollout)
+        if isinstance(self.ppo, SafePPO):
+            metrics |= self.ppo.constrain(rollout, metrics["episode_cost"])
+        else:
+            metrics |= self.ppo.update(rollout)
         self._iterations += 1
         with torch.no_grad():
             rate = 1 - self.config.average
@@ -147,6 +174,7 @@ class RefineLearner:
         first = _FirstEpisodes.of(members)
         steps: dict[str, list[Tensor]] = {}
         pictures: dict[str, list[Tensor]] = {}
+        costs: dict[str, list[Tensor]] = {}
         seen, _ = self.env.reset(seed=seeds.tolist())  # type: ignore[arg-type]
         observations = to_tensors(seen, device)
         features = policy.features(observations)
@@ -159,7 +187,8 @@ class RefineLearner:
             step = {"features": features, "action": action, "log_prob": distribution.log_prob(action)}
             seen, reward, terminated, truncated, info = self.env.step(action.clamp(-1, 1).cpu().numpy())
             ended = terminated | truncated
-            first.add(reward, info["success"], ended)
+            cost = np.asarray(info.get("cost", np.zeros(members)))
+            first.add(reward, cost, info["success"], ended)
             observations = to_tensors(seen, device)
             arrived = policy.features(observations)
             step |= {"value": ppo.values(features), "next_value": ppo.values(arrived)}
@@ -167,6 +196,11 @@ class RefineLearner:
             step |= {"terminated": torch.tensor(terminated), "ended": torch.tensor(ended)}
             for name, tensor in step.items():
                 steps.setdefault(name, []).append(tensor.to(device))
+            if isinstance(ppo, SafePPO):
+                now, then = ppo.cost_values(features), ppo.cost_values(arrived)
+                paid = torch.tensor(cost, dtype=torch.float32, device=device)
+                for name, tensor in (("reward", paid), ("value", now), ("next_value", then)):
+                    costs.setdefault(name, []).append(tensor)
             features = arrived
             if ended.any():
                 count = int(ended.sum())
@@ -182,7 +216,8 @@ class RefineLearner:
             self._episodes += following - first_seed
         stacked = {name: torch.stack(values) for name, values in steps.items()}
         stored = {key: torch.stack(values) for key, values in pictures.items()}
-        return Rollout(**stacked, observations=stored), first.metrics()
+        priced = {name: torch.stack(values) for name, values in costs.items()}
+        return Rollout(**stacked, observations=stored, costs=priced), first.metrics()
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -37,7 +37,8 @@ def test_the_table_says_what_the_episodes_say(tmp_path: Path) -> None:
         for seed in CONFIG.seeds:
             folder = tmp_path / f"{variant}_{seed}"
             folder.mkdir()
-            result = {"filter": episodes(success, 0.5), "none": episodes(success, 0.51)}
+            budget = CONFIG.budget_j
+            result = {"filter": episodes(success, budget), "none": episodes(success, budget + 0.01)}
             (folder / "evaluation.json").write_text(json.dumps(result))
     table = summarise(tmp_path, CONFIG)
     assert list(table) == ["aware, filter", "aware, none", "agnostic, filter", "agnostic, none"]

@@ -139,6 +139,50 @@ def test_while_nothing_reaches_the_brim_no_energy_is_lost_either(seed: int) -> N
         assert tank + spring(k, u, q) == pytest.approx(expected, abs=1e-9)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.05, 0.4, 2.0]))
+def test_it_computes_the_equations_of_the_documentation(seed: int, size: float) -> None:
+    """Against docs/passivity.md in arrays, without torque limits and cap."""
+    leash, power = 0.3, 2.0
+    config = PassivityConfig(mode="energy_bounded", power_w=power, tank_max_j=2.0, leash=leash)
+    rng, passivity = np.random.default_rng(seed), started(config)
+    q, u, k, d, tank = ZERO, ZERO, K, D, 2.0
+
+    def fill(level: float, energy: float) -> float:
+        return min(config.tank_max_j, level + energy)
+
+    for step in range(60):
+        moved = rng.normal(0, 0.02, 3)
+        q, e = q + moved, u - q - moved
+        asked, stiff = q + rng.normal(0, size, 3), K if rng.random() < 0.5 else K * rng.uniform(0, 2, 3)
+        damp = D * rng.uniform(0, 2, 3)
+        if step:  # (1) refill, and the inflow
+            tank = fill(tank, 0.8 * float(np.maximum(0, d - k * 0.001) @ moved**2) / H)
+            tank = fill(tank, power * H)
+        # (2) the leash gives back, (3) so do joints that soften; the others stiffen together
+        short, rise = np.clip(e, -leash, leash), np.maximum(0, stiff - k)
+        tank = fill(tank, 0.5 * float(k @ (e**2 - short**2) + np.maximum(0, k - stiff) @ short**2))
+        e, cost = short, 0.5 * float(rise @ short**2)
+        share_k = min(1.0, (tank - config.tank_min_j) / cost) if cost else 1.0
+        k = np.minimum(k, stiff) + share_k * rise
+        tank -= share_k * cost
+        # (4) the way to the setpoint on its leash
+        way = np.clip(asked - q, -leash, leash) - e
+        a, b, available = float(way @ (k * e)), float(way @ (k * way)), tank - config.tank_min_j
+        root = math.sqrt(max(0.0, a * a + 2 * b * available))
+        share = 1.0 if a + b / 2 <= available else (2 * available / (a + root) if a > 0 else (root - a) / b)
+        e = e + share * way
+        tank = fill(tank, -(share * a + share**2 * b / 2))
+        u, d = q + e, np.maximum(damp, k * 0.001)  # (5)
+        result = passivity.step(q=q, setpoint=asked, stiffness=stiff, damping=damp)
+        np.testing.assert_allclose(result.setpoint, u, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(result.stiffness, k, rtol=1e-9)
+        np.testing.assert_allclose(result.damping, d, rtol=1e-9)
+        assert result.tank == pytest.approx(tank, abs=1e-9)
+        assert result.scale == pytest.approx(share, abs=1e-9)
+        u, k, d, tank = result.setpoint, result.stiffness, result.damping, result.tank
+
+
 def test_what_the_tank_can_pay_for_passes_bit_for_bit() -> None:
     passivity = started(PassivityConfig(leash=0.5))
     rng = np.random.default_rng(0)
