@@ -4,8 +4,8 @@
     python -m benchmarks.liveness --json FILE --tasks push,drawer_open --budgets default --episodes 20
     python -m benchmarks.liveness --json FILE --plot docs/liveness.svg        draws what the file holds
 
-Validation seeds, each task at the noise that is hard for its expert (`hard_noise`), no cameras. The file grows
-by `CHUNK` episodes of one task under one budget at a time, and a call with the same file goes on from it.
+Validation seeds, each task at the noise that is hard for its expert (`hard_noise`), no cameras.
+The file grows by `CHUNK` episodes of one task under one budget at a time; a call with it goes on from there.
 """
 
 from __future__ import annotations
