@@ -20,13 +20,22 @@ setup(
     zip_safe=True,
     maintainer="The robot-rl authors",
     maintainer_email="maintainers@example.org",
-    description="The robot-rl stack on ROS 2: simulated arm, policy and command guard as nodes.",
+    description="The robot-rl stack on ROS 2: simulated arm, policy, safety, reward, recorder, replay.",
     license="MIT",
     entry_points={
         "console_scripts": [
-            f"sim_arm = {PACKAGE}.sim_arm:main",
-            f"policy = {PACKAGE}.policy:main",
-            f"safety = {PACKAGE}.safety:main",
+            f"{node} = {PACKAGE}.{node}:main"
+            for node in (
+                "sim_arm",
+                "policy",
+                "safety",
+                "reward",
+                "recorder",
+                "replay",
+                "teleop",
+                "camera",
+                "conductor",
+            )
         ]
     },
 )

@@ -5,35 +5,33 @@ ros2 service call /wx250s/safety/reset std_srvs/srv/Trigger
 ros2 service call /wx250s/policy/enable std_srvs/srv/SetBool "{data: true}"
 """
 
-import sys
-from pathlib import Path
-
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument
-from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
+from launch.actions import OpaqueFunction
+from robot_rl_ros.launching import declared, given, node
 
-CONFIG = str(Path(__file__).resolve().parent.parent / "config" / "sim.yaml")
+ARGUMENTS = {
+    "bundle": (None, "directory of the policy bundle"),
+    "acting": ("policy", "policy or teleop"),
+    "task": ("widowx/push", "the simulated task"),
+    "reward": ("", "directory of a reward model; empty: no reward node"),
+    "record": ("", "directory for episodes; empty: no recorder"),
+}
+
+
+def nodes(context):
+    said = given(context, ARGUMENTS)
+    bundle, task = {"bundle": said["bundle"]}, {"task": said["task"]}
+    yield node("sim_arm", __file__, "sim", **task)
+    yield node("safety", __file__, "sim", **bundle)
+    yield node(said["acting"], __file__, "sim", **(task if said["acting"] == "teleop" else bundle))
+    if said["reward"]:
+        yield node("reward", __file__, "sim", model=said["reward"], acting=said["acting"])
+    if said["record"]:
+        judged = bool(said["reward"])
+        yield node("recorder", __file__, "sim", **bundle, store=said["record"], truth=True, judged=judged)
 
 
 def generate_launch_description() -> LaunchDescription:
-    bundle = {"bundle": LaunchConfiguration("bundle")}
-    parameters = {"sim_arm": [CONFIG], "policy": [CONFIG, bundle], "safety": [CONFIG, bundle]}
     return LaunchDescription(
-        [
-            DeclareLaunchArgument("bundle", description="directory of the policy bundle"),
-            DeclareLaunchArgument("namespace", default_value="wx250s"),
-            # `python -m`, so that it runs from a colcon workspace and from a pip environment alike.
-            *(
-                Node(
-                    executable=sys.executable,
-                    arguments=["-m", f"robot_rl_ros.{name}"],
-                    name=name,
-                    namespace=LaunchConfiguration("namespace"),
-                    parameters=values,
-                    output="screen",
-                )
-                for name, values in parameters.items()
-            ),
-        ]
+        [*declared(ARGUMENTS), OpaqueFunction(function=lambda context: [*nodes(context)])]
     )

@@ -164,7 +164,11 @@ class SafetyNode(ManagedNode):
         self._call_in(self.config.period_s * (1.0 if silent else 1.5))
         now = self._now()
         self.guard.set_active(self._may_move())
-        self._send(self.guard.step(self._requested, self._measured, now), now)
+        # Whoever was stalled for this long must not go on as if nothing had happened.
+        stalled = moment - self._stepped_at > self.config.max_command_age_s
+        self._stepped_at = moment
+        requested = None if stalled else self._requested
+        self._send(self.guard.step(requested, self._measured, now), now)
 
     def _step_locked(self) -> None:
         """Once for each joint state, when its request is there; the same answer again if asked again."""

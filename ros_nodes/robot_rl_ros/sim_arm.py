@@ -206,6 +206,8 @@ class SimArmNode(Node):
         return message
 
     def _show(self) -> None:
+        if not self.get_parameter("camera_hz").value:
+            return
         self.env.scene.forward()
         stamp = self._stamp()
         for camera, publisher in self._pictures.items():

@@ -125,9 +125,6 @@ def test_the_package_is_what_colcon_and_pip_expect() -> None:
     assert (PACKAGE / "resource/robot_rl_ros").is_file()
     setup = (PACKAGE / "setup.py").read_text()
     assert manifest.findtext("version") in setup
-    for name in re.findall(r"= \{PACKAGE\}\.(\w+):main", setup):
-        assert "def main() -> None:" in (PACKAGE / f"robot_rl_ros/{name}.py").read_text()
-    compile((PACKAGE / "launch/sim.launch.py").read_text(), "sim.launch.py", "exec")
 
 
 def test_every_wheel_of_ros_is_pinned_by_hash() -> None:
