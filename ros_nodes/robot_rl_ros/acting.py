@@ -43,8 +43,10 @@ class Thought(NamedTuple):
     """Of what it is based on [s]."""
     action: Action
     """(7,) as decided, before any guard."""
+    start: Setpoints
+    """(J,)"""
     ramp: Setpoints
-    """(10, J) at `schema.SETPOINT_HZ`."""
+    """(10, J) at `schema.SETPOINT_HZ`, from `start`."""
 
 
 class ActingNode(ManagedNode):
@@ -194,7 +196,7 @@ class ActingNode(ManagedNode):
         if action is None:
             return None
         executed, _ = self.action_guard.step(action[None])
-        return Thought(observation.stamp, action, self.controller.ramp(executed[0], start, now))
+        return Thought(observation.stamp, action, start, self.controller.ramp(executed[0], start, now))
 
     def _carry_out(self, thought: Thought | None) -> None:
         """Begin an action, and say so: with it goes the sequence number of its first setpoint."""
@@ -204,7 +206,7 @@ class ActingNode(ManagedNode):
         numbers["intervention"] = float(self.intervention)
         note = f"{self._sequence} {self.get_name()}"
         self._actions.publish(messages.numbers_message(numbers, messages.stamp_of(thought.stamp), note))
-        self._ahead.extend(refined(thought.ramp, self._setpoint, self._finer))
+        self._ahead.extend(refined(thought.ramp, thought.start, self._finer))
 
     def _start(self) -> Setpoints:
         """Where the next action starts: at what became of the last setpoint."""

@@ -49,8 +49,8 @@ TORQUE_PER_CURRENT = np.array([2.4, 2.4, 2.4, 1.8, 1.8, 1.8])
 
 class SimArmNode(Node):
     """Parameters: `task` (`widowx/...`), `seed` (of the next `sim/reset`), `cameras`, `image_size` [pixels],
-    `camera_hz` [Hz], `speed` (simulated seconds per second), `lockstep`, `episode_s` (in lock-step time stops
-    this long after a reset, and on success; 0: never) [s].
+    `camera_hz` [Hz] (0: none), `speed` (simulated seconds per second), `lockstep`, `episode_s` (in lock-step
+    time stops this long after a reset, and on success; 0: never) [s].
 
     It takes setpoints as ros2_control's joint_trajectory_controller and forward_command_controller do, both
     of the name `arm_controller`, and as the Interbotix driver does (`commands/joint_trajectory`; with its
@@ -63,7 +63,7 @@ class SimArmNode(Node):
         self.declare_parameter("seed", schema.SEED_HELD_OUT)
         self.image_size = int(self.declare_parameter("image_size", 64).value or 64)
         self.cameras = tuple(self.declare_parameter("cameras", [schema.DEFAULT_CAMERA]).value or ())
-        camera_hz = float(self.declare_parameter("camera_hz", 50.0).value or 50.0)
+        camera_hz = float(self.declare_parameter("camera_hz", 50.0).value or 0.0) or 1.0
         self.speed = float(self.declare_parameter("speed", 1.0).value or 1.0)
         self.lockstep = bool(self.declare_parameter("lockstep", False).value)
         self.episode_s = float(self.declare_parameter("episode_s", 0.0).value or 0.0)

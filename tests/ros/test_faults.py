@@ -114,12 +114,12 @@ class World:
                 process.kill()
                 process.wait()
 
-    def until(self, condition: Callable[[], bool], timeout_s: float = 300.0) -> None:
+    def until(self, condition: Callable[[], bool], timeout_s: float = 600.0) -> None:
         self.graph.until(condition, timeout_s)
 
     def ask(self, client: Any, request: Any) -> Any:
         """The answer; asked again while the way to the node is not there yet."""
-        deadline = time.monotonic() + 300.0
+        deadline = time.monotonic() + 600.0
         while True:
             self.until(client.service_is_ready)
             future = client.call_async(request)
@@ -133,7 +133,7 @@ class World:
     def set_going(self) -> None:
         """Until the policy moves the arm."""
         listener = self.listener
-        deadline = time.monotonic() + 300.0
+        deadline = time.monotonic() + 600.0
         while True:
             assert time.monotonic() < deadline, "the arm does not get going"
             if not self.ask(listener.reset, Trigger.Request()).success:
