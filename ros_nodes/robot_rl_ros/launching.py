@@ -11,13 +11,16 @@ import launch_ros.actions
 from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration
 
-Arguments = Mapping[str, tuple[str, str]]
-"""Name -> (default, what it is); no default: required."""
+Arguments = Mapping[str, tuple[str | None, str]]
+"""Name -> (default, what it is); None: it is required."""
 
 
 def declared(arguments: Arguments) -> list[DeclareLaunchArgument]:
     """The launch arguments, and the namespace."""
-    every = {"namespace": ("wx250s", "of all nodes and topics"), **arguments}
+    every: dict[str, tuple[str | None, str]] = {
+        "namespace": ("wx250s", "of all nodes and topics"),
+        **arguments,
+    }
     return [
         DeclareLaunchArgument(
             name, description=words, **({"default_value": value} if value is not None else {})
