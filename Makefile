@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 LATEST := .venv-latest
 JOBS ?= 2
 
-.PHONY: demo setup test test-latest check-tasks lint smoke adversaries measure-safety clean
+FORMATS := .venv-formats
+
+.PHONY: demo setup test test-latest test-formats test-kills check-tasks lint smoke adversaries measure-safety clean
 
 demo: setup
 	$(BIN)/robot-rl pipeline
@@ -30,6 +32,20 @@ test: lint smoke
 # 1,000 random episodes of every registered task; goes on where it was interrupted.
 check-tasks: setup
 	$(BIN)/python -m benchmarks.check_tasks --processes $(JOBS) --json benchmarks/results/check_tasks.json
+
+# What we write, opened by lerobot's, Minari's and robomimic's own loaders, in an environment of their own.
+test-formats: $(FORMATS)/.ready
+	OMP_NUM_THREADS=1 $(FORMATS)/bin/python -m pytest tests/formats_env
+
+$(FORMATS)/.ready: requirements-formats.txt pyproject.toml
+	$(PYTHON) -m venv $(FORMATS)
+	$(FORMATS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-formats.txt
+	$(FORMATS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps lerobot==0.4.4 robomimic==0.3.0 -e .
+	touch $@
+
+# The recorder, killed 200 times at random moments.
+test-kills: setup
+	ROBOT_RL_KILLS=200 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/data/test_recorder.py -k kills
 
 # The core, without Meta-World and robosuite, on the newest MuJoCo.
 test-latest: $(LATEST)/.ready
@@ -56,4 +72,4 @@ measure-safety: adversaries
 	OMP_NUM_THREADS=1 $(BIN)/robot-rl study passivity out=runs/passivity
 
 clean:
-	rm -rf $(VENV) $(LATEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LATEST) $(FORMATS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

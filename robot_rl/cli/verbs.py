@@ -26,6 +26,7 @@ from robot_rl.safety import GuardedVectorEnv
 from robot_rl.trainers.bundle import KIND as BUNDLE
 from robot_rl.trainers.bundle import export_bundle, load_bundle
 from robot_rl.trainers.evaluate import evaluate as run_evaluation
+from robot_rl.trainers.onnx import export_onnx
 from robot_rl.trainers.protocols import Policy
 from robot_rl.trainers.run import Run, versions
 from sim import ExpertPolicy
@@ -147,8 +148,12 @@ def export(arguments: dict[str, str], overrides: list[str]) -> int:
         action_guard=safety.action,
         metadata={"stage": stage, "run": run.path.name, "versions": versions()},
     )
-    load_bundle(out)
+    bundle = load_bundle(out)
     print(f"bundle: {out} (policy of stage {stage}, every hash checked)")
+    if "onnx" in arguments:
+        file = out.with_name(f"{out.name}.onnx")
+        difference = export_onnx(bundle.policy, file)
+        print(f"onnx: {file} (actions within {difference:.1e} of torch's)")
     return 0
 
 

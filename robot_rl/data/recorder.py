@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +46,17 @@ class EpisodeRecorder:
     def __init__(self, store: EpisodeStore | str | Path) -> None:
         self.store = store if isinstance(store, EpisodeStore) else EpisodeStore(store, create=True)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder")
-        self._pending: list[tuple[Episode, Future[int]]] = []
-        self._metadata: EpisodeMetadata | None = None
-        self._observations: list[dict[str, npt.NDArray[Any]]] = []
-        self._steps: list[dict[str, Any]] = []
+        self._pending: list[tuple[_Draft, Future[int]]] = []
+        self._draft: _Draft | None = None
 
     def __len__(self) -> int:
         """Steps recorded in the episode in progress."""
-        return len(self._steps)
+        return len(self._draft.steps) if self._draft else 0
 
     @property
     def recording(self) -> bool:
         """Whether an episode is in progress."""
-        return self._metadata is not None
+        return self._draft is not None
 
     def start(self, observation: Observation, metadata: EpisodeMetadata) -> None:
         """Begin an episode with its first observation.
@@ -67,7 +66,7 @@ class EpisodeRecorder:
         """
         if self.recording:
             raise DataError(f"an episode of {len(self)} steps is in progress; commit or discard it first")
-        self._metadata, self._observations, self._steps = metadata, [_copy(observation)], []
+        self._draft = _Draft(metadata, [_copy(observation)], [])
 
     def step(
         self,
@@ -91,11 +90,11 @@ class EpisodeRecorder:
             DataError: no episode is in progress, or the last step ended it.
             ConfigError: `filter_reason` is not one of `schema.FILTER_REASONS`.
         """
-        if not self.recording:
+        if self._draft is None:
             raise DataError("no episode is in progress; call start first")
-        if self._steps and (self._steps[-1]["terminated"] or self._steps[-1]["truncated"]):
+        if self._draft.ended:
             raise DataError("the episode has ended; commit it and start the next")
-        self._steps.append(
+        self._draft.steps.append(
             {
                 "action": np.array(executed, np.float32),
                 "action_requested": np.nan_to_num(np.array(requested, np.float32), posinf=0.0, neginf=0.0),
@@ -108,7 +107,7 @@ class EpisodeRecorder:
                 "filter_reason": _reason_index(filter_reason),
             }
         )
-        self._observations.append(_copy(observation))
+        self._draft.observations.append(_copy(observation))
 
     def episode(self) -> Episode:
         """What was recorded so far; if nothing ended it, its last step counts as truncated.
@@ -116,20 +115,9 @@ class EpisodeRecorder:
         Raises:
             DataError: nothing was recorded, or the observations do not fit together.
         """
-        if self._metadata is None or not self._steps:
+        if self._draft is None or not self._draft.steps:
             raise DataError("no step was recorded; expected at least one")
-        steps = {name: np.array([s[name] for s in self._steps], dtype) for name, dtype in STEP_DTYPES.items()}
-        steps["truncated"][-1] |= not steps["terminated"][-1]
-        observations = {}
-        for key in self._observations[0]:
-            try:
-                observations[key] = np.stack([observation[key] for observation in self._observations])
-            except (KeyError, ValueError) as error:
-                raise DataError(
-                    f"observation {key!r} is missing or changes shape during the episode; "
-                    "expected the same arrays at every step"
-                ) from error
-        return Episode(observations=observations, metadata=self._metadata, **steps)
+        return self._draft.episode()
 
     def commit(self, *, terminated: bool = False, success: bool | None = None) -> int:
         """Write the episode to the store and return its index there.
@@ -151,30 +139,42 @@ class EpisodeRecorder:
         """As `commit`, in a thread, so that the next episode can start at once.
 
         Returns:
-            the index to come. Until it is there, a crash loses this episode too.
+            the index to come, or what was wrong with the episode or the disk (which `flush` raises too).
+            Until it is there, a crash loses this episode as well.
 
         Raises:
-            DataError: as `episode`. What the disk says comes from the future, and from `flush`.
+            DataError: nothing was recorded.
         """
+        if self._draft is None or not self._draft.steps:
+            raise DataError("no step was recorded; expected at least one")
         self._judge(terminated, success)
-        episode = self.episode()
+        draft = self._draft
         self.discard()
-        self._pending = [(e, f) for e, f in self._pending if not f.done() or f.exception() is not None]
-        written = self._writer.submit(self.store.append, episode)
-        self._pending.append((episode, written))
+        self._pending = [(d, f) for d, f in self._pending if not f.done() or f.exception() is not None]
+        written = self._writer.submit(self._write, draft)
+        self._pending.append((draft, written))
         return written
 
     def flush(self) -> None:
         """Wait until every episode to be committed later is on the disk; a failed one is tried again.
 
         Raises:
-            DataError: one still cannot be written; it and the later ones stay here for the next `flush`.
+            DataError: one still cannot be written; it and the later ones stay here for the next `flush`,
+                unless what is wrong is the episode itself, which is then dropped.
         """
         while self._pending:
-            episode, written = self._pending[0]
+            draft, written = self._pending[0]
             if written.exception() is not None:
-                self._writer.submit(self.store.append, episode).result()
+                try:
+                    self._writer.submit(self._write, draft).result()
+                except DataError as error:
+                    if not isinstance(error.__cause__, OSError):
+                        del self._pending[0]
+                    raise
             del self._pending[0]
+
+    def _write(self, draft: _Draft) -> int:
+        return self.store.append(draft.episode())
 
     def close(self) -> None:
         """`flush`, and end the thread. An episode in progress is forgotten."""
@@ -183,15 +183,43 @@ class EpisodeRecorder:
         self.discard()
 
     def _judge(self, terminated: bool, success: bool | None) -> None:
-        if not self._steps:
+        if not self._draft or not self._draft.steps:
             return
-        self._steps[-1]["terminated"] |= terminated
+        last = self._draft.steps[-1]
+        last["terminated"] |= terminated
         if success is not None:
-            self._steps[-1]["success"] = success
+            last["success"] = success
 
     def discard(self) -> None:
         """Forget the episode in progress."""
-        self._metadata, self._observations, self._steps = None, [], []
+        self._draft = None
+
+
+@dataclass
+class _Draft:
+    """An episode in progress."""
+
+    metadata: EpisodeMetadata
+    observations: list[dict[str, npt.NDArray[Any]]]
+    steps: list[dict[str, Any]]
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.steps) and bool(self.steps[-1]["terminated"] or self.steps[-1]["truncated"])
+
+    def episode(self) -> Episode:
+        steps = {name: np.array([s[name] for s in self.steps], dtype) for name, dtype in STEP_DTYPES.items()}
+        steps["truncated"][-1] |= not steps["terminated"][-1]
+        observations = {}
+        for key in self.observations[0]:
+            try:
+                observations[key] = np.stack([observation[key] for observation in self.observations])
+            except (KeyError, ValueError) as error:
+                raise DataError(
+                    f"observation {key!r} is missing or changes shape during the episode; "
+                    "expected the same arrays at every step"
+                ) from error
+        return Episode(observations=observations, metadata=self.metadata, **steps)
 
 
 def _copy(observation: Observation) -> dict[str, npt.NDArray[Any]]:

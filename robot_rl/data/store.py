@@ -62,6 +62,11 @@ class EpisodeStore:
         found = sorted((int(match[1]), file) for match, file in numbered if match)
         self._files = [file for _, file in found]
 
+    @property
+    def files(self) -> list[Path]:
+        """The episodes' files, in their order."""
+        return list(self._files)
+
     def __len__(self) -> int:
         return len(self._files)
 

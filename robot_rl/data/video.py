@@ -53,6 +53,33 @@ def write_video(path: str | Path, frames: Frames, fps: float, scale: int = 1) ->
     atomic_write(path, encode_video(frames, fps, scale))
 
 
+def read_frames(path: str | Path, *, start_s: float = 0.0, count: int | None = None) -> Frames:
+    """Frames (count, H, W, 3) of a video from `start_s` [s] on; without `count`, all that follow.
+
+    Raises:
+        DataError: it cannot be read, or ends before `count` frames.
+    """
+    frames: list[npt.NDArray[np.uint8]] = []
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            half = 0.5 / float(stream.average_rate or 30)  # a frame's stamp may be rounded
+            if start_s > half:
+                container.seek(int((start_s - half) * 1e6))  # in microseconds
+            for frame in container.decode(stream):
+                if len(frames) == count:
+                    break
+                if frame.time is not None and frame.time > start_s - half:
+                    frames.append(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
+    except (OSError, ValueError, IndexError, av.FFmpegError) as error:
+        raise DataError(f"{path} cannot be read ({error}); fetch it again") from error
+    if not frames or (count is not None and len(frames) < count):
+        raise DataError(
+            f"{path} has {len(frames)} frames from {start_s:.2f} s on; expected {count or 'some'}"
+        )
+    return np.stack(frames)
+
+
 def side_by_side(clips: Sequence[Frames], gap: int = 2) -> Frames:
     """Clips (T_i, H_i, W_i, 3) from left to right; shorter ones hold their last frame.
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import random
 import threading
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from robot_rl.data.episode import Episode, EpisodeMetadata
 from robot_rl.data.recorder import EpisodeRecorder
 from robot_rl.data.store import EpisodeStore
 from robot_rl.errors import ConfigError, DataError
-from tests.data.make import episode, fill_disk, same
+from tests.data.make import episode, fill_disk, kill_while, same
 
 METADATA = EpisodeMetadata("widowx/push", "push it", "wx250s", 5.0)
 
@@ -162,9 +164,57 @@ def test_out_of_order_calls_are_refused(tmp_path: Path) -> None:
     assert len(EpisodeStore(tmp_path)) == 0
 
 
+KILLS = int(os.environ.get("ROBOT_RL_KILLS", "25"))
+"""`make test-kills` raises it to 200."""
+
+
+def recorded_episode(recorder: EpisodeRecorder, number: int, *, later: bool) -> None:
+    """Record `episode(number)` step by step, as a robot would."""
+    original = episode(number, size=64)
+    at = lambda t: {key: value[t] for key, value in original.observations.items()}  # noqa: E731
+    recorder.start(at(0), original.metadata)
+    fields = ("reward", "cost", "terminated", "truncated", "success", "is_intervention")
+    for t in range(len(original)):
+        recorder.step(
+            at(t + 1),
+            requested=original.action_requested[t],
+            executed=original.action[t],
+            filter_reason=int(original.filter_reason[t]),
+            **{name: getattr(original, name)[t].item() for name in fields},
+        )
+    if later:
+        recorder.commit_later().result()
+    else:
+        recorder.commit()
+
+
+def test_kills_at_random_moments_lose_no_committed_episode(tmp_path: Path) -> None:
+    moments = random.Random(7)
+    total = 0
+    for kill in range(KILLS):
+
+        def work(number: int, first: int = total, later: bool = kill % 2 == 1) -> None:
+            recorded_episode(EpisodeRecorder(tmp_path), first + number, later=later)
+
+        acknowledged = kill_while(work, moments)
+        found = EpisodeStore(tmp_path)
+        assert total + acknowledged <= len(found) <= total + acknowledged + 1
+        assert all(same(found[i], episode(i, size=64)) for i in range(total, len(found)))
+        total = len(found)
+    assert total >= KILLS  # each child committed at least one before it died
+    EpisodeStore(tmp_path).validate()
+
+
 def test_a_missing_camera_is_named(tmp_path: Path) -> None:
     recorder = EpisodeRecorder(EpisodeStore(tmp_path))
     recorder.start(observation() | {schema.IMAGE: np.zeros((4, 4, 3), np.uint8)}, METADATA)
     recorder.step(observation(), requested=np.zeros(7), executed=np.zeros(7))
     with pytest.raises(DataError, match=r"'observation.images.front' is missing or changes shape"):
         recorder.commit()
+    recorder.discard()
+    recorder.start(observation() | {schema.IMAGE: np.zeros((4, 4, 3), np.uint8)}, METADATA)
+    recorder.step(observation(), requested=np.zeros(7), executed=np.zeros(7))
+    assert isinstance(recorder.commit_later().exception(), DataError)
+    with pytest.raises(DataError, match="is missing or changes shape"):
+        recorder.flush()
+    recorder.close()  # what can never be written does not stand in the way

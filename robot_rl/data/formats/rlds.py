@@ -177,3 +177,8 @@ def _step_numbers(example: Example, name: str, steps: int) -> npt.NDArray[Any]:
 def _text(example: Example, name: str) -> str:
     value = example.get(name, [])
     return value[0].decode(errors="replace") if isinstance(value, list) and value else ""
+
+
+def recognises(path: Path) -> bool:
+    """Whether `path` is a directory with TFRecord files, or such a file."""
+    return any(path.glob("*.tfrecord*")) if path.is_dir() else ".tfrecord" in path.name and path.is_file()
