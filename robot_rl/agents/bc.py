@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from robot_rl.agents.networks import move_towards, random_shift
+from robot_rl.agents.networks import move_towards
 from robot_rl.agents.policy import ActorPolicy
 from robot_rl.data import Episode, schema
+from robot_rl.data.augmentation import AugmentationConfig, augment_images
 from robot_rl.errors import ConfigError, DataError
 
 
@@ -32,8 +33,8 @@ class BCConfig:
     weight_decay: float = 1e-4
     mse_weight: float = 0.0
     """Of the mean's squared error, beside the negative log-likelihood."""
-    shift: int = 4
-    """Random shift of pictures, in pixels (DrQ)."""
+    augmentation: AugmentationConfig = field(default_factory=lambda: AugmentationConfig(shift=4))
+    """Of the pictures: random shift as in DrQ, and changes of colour."""
     ema: float = 0.995
     """Decay of the averaged weights that the policy acts with; 0 for the raw ones."""
     grad_clip: float = 1.0
@@ -105,9 +106,9 @@ class BCLearner:
             group["lr"] = self._lr()
         rows = torch.randint(len(self.frames), (config.batch,), generator=self._generator)
         observations = {key: value[rows] for key, value in self.frames.observations.items()}
-        if schema.IMAGE in observations:
-            observations[schema.IMAGE] = random_shift(
-                observations[schema.IMAGE], config.shift, self._generator
+        if schema.IMAGE in observations and config.augmentation:
+            observations[schema.IMAGE] = augment_images(
+                observations[schema.IMAGE], config.augmentation, self._generator
             )
         loss, metrics = self._loss(self._raw, observations, self.frames.action[rows])
         self._optimiser.zero_grad()

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -130,19 +129,6 @@ class PixelEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
         return self.readout(self.convolutions(pixels))
-
-
-def random_shift(images: Tensor, pad: int, generator: torch.Generator) -> Tensor:
-    """Pictures (B, H, W, C), each moved by up to `pad` pixels with its edge repeated (DrQ, pad 4)."""
-    if pad == 0:
-        return images
-    batch, height, width, _ = images.shape
-    corner = torch.randint(0, 2 * pad + 1, (2, batch), generator=generator).numpy()
-    padded = np.pad(images.numpy(), ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="edge")
-    # All windows as a view (B, 2 pad + 1, 2 pad + 1, H, W, C): picking one copies whole blocks, 8 times
-    # faster than gathering pixels.
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
-    return torch.from_numpy(windows.transpose(0, 1, 2, 4, 5, 3)[np.arange(batch), corner[0], corner[1]])
 
 
 class CriticEnsemble(nn.Module):

@@ -304,8 +304,9 @@ class SAC:
     def _load_networks(self, states: Mapping[str, Mapping[str, Tensor]], log_temperature: Tensor) -> None:
         for name, network in self.networks().items():
             network.load_state_dict(states[name])
-        with torch.no_grad():
-            self._log_temperature.copy_(log_temperature)
+        if self.config.learn_temperature:  # a fixed one is the configuration's to say
+            with torch.no_grad():
+                self._log_temperature.copy_(log_temperature)
 
     def _shape(self) -> dict[str, Any]:
         return {

@@ -40,6 +40,12 @@ def augment(pixels: Tensor, config: AugmentationConfig, generator: torch.Generat
     return colour_jitter(pixels, config.brightness, config.contrast, config.colour, generator)
 
 
+def augment_images(images: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
+    """Pictures (N, h, w, 3) uint8 as they are recorded, each changed by itself."""
+    changed = augment(images.permute(0, 3, 1, 2).float() / 255, config, generator)
+    return (changed * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
 def augment_windows(pixels: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
     """Windows (B, T, 3, h, w) of pictures in [0, 1]; all T of a window are changed alike."""
     _, frames, channels, height, _ = pixels.shape

@@ -9,6 +9,7 @@ import torch
 from robot_rl.agents.bc import BCConfig, BCLearner, baselines, evaluate_mse, predict
 from robot_rl.agents.policy import HEADS, ActorPolicy, PolicyConfig
 from robot_rl.data import Episode, schema
+from robot_rl.data.augmentation import AugmentationConfig
 from robot_rl.errors import ConfigError, DataError
 from tests.agents.toys import metadata, seeing_episodes
 
@@ -17,7 +18,9 @@ from tests.agents.toys import metadata, seeing_episodes
 def test_clone_generalises_to_unseen_pictures(head: str) -> None:
     train, test = seeing_episodes(60), seeing_episodes(10, seed=1)
     policy = ActorPolicy(PolicyConfig(2, 2, (16, 16), head=head, hidden=(64, 64)))
-    learner = BCLearner(policy, train, BCConfig(updates=250, batch=48, shift=0, lr=3e-3))
+    learner = BCLearner(
+        policy, train, BCConfig(updates=250, batch=48, lr=3e-3, augmentation=AugmentationConfig())
+    )
     history = [learner.update() for _ in range(learner.total_updates)]
     assert evaluate_mse(policy, test) < 0.2 * min(baselines(train, test).values())
     assert history[-1]["nll"] < history[0]["nll"] - 1

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from robot_rl.agents.networks import MLP, CriticEnsemble, EncoderConfig, PixelEncoder, random_shift, seeded
+from robot_rl.agents.networks import MLP, CriticEnsemble, EncoderConfig, PixelEncoder, seeded
 from robot_rl.errors import ConfigError
 
 
@@ -66,23 +65,6 @@ def test_bfloat16_is_near_and_its_gradients_are_float32() -> None:
     torch.testing.assert_close(rough(features, actions), exact, atol=0.03, rtol=0)
     rough(features, actions).sum().backward()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in rough.parameters())
-
-
-def test_random_shift_moves_whole_pictures_within_the_pad() -> None:
-    images = torch.randint(
-        0, 256, (20, 9, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    shifted = random_shift(images, 2, torch.Generator().manual_seed(1))
-    assert shifted.dtype == torch.uint8
-    padded = np.pad(images.numpy(), ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
-    seen = set()
-    for i in range(20):
-        crops = {(y, x): padded[i, y : y + 9, x : x + 7] for y in range(5) for x in range(5)}
-        found = [corner for corner, crop in crops.items() if (crop == shifted[i].numpy()).all()]
-        assert len(found) == 1
-        seen.add(found[0])
-    assert len(seen) > 8
-    assert random_shift(images, 0, torch.Generator()) is images
 
 
 def test_keypoints_follow_what_the_filters_see() -> None:

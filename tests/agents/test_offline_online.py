@@ -349,6 +349,15 @@ def test_critics_pass_from_offline_to_online_and_a_misfit_is_named(tmp_path: Pat
         other.agent.load_critics(tmp_path / "critic")
 
 
+@pytest.mark.parametrize("learned", [False, True])
+def test_only_a_learned_temperature_passes_from_stage_to_stage(learned: bool, tmp_path: Path) -> None:
+    before = SAC(make_policy(), dataclasses.replace(SMALL, temperature=0.05))
+    before.save_critics(tmp_path / "critic", {"task": "toy"})
+    after = SAC(make_policy(), dataclasses.replace(SMALL, temperature=0.001, learn_temperature=learned))
+    after.load_critics(tmp_path / "critic", {"task": "toy"})
+    assert after.temperature == pytest.approx(0.05 if learned else 0.001)
+
+
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(ConfigError, match="target_subset=3"):
         SACConfig(critics=2, target_subset=3)

@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robot_rl.data.augmentation import AugmentationConfig, augment, augment_windows, random_shift
+from robot_rl.data.augmentation import (
+    AugmentationConfig,
+    augment,
+    augment_images,
+    augment_windows,
+    random_shift,
+)
 from robot_rl.errors import ConfigError
 
 
@@ -33,6 +39,19 @@ def test_shift_moves_whole_pictures_within_its_range() -> None:
     ]
     assert len(moves) == 64
     assert len(set(moves)) > 10
+
+
+def test_recorded_pictures_are_changed_as_their_pixels_are() -> None:
+    config = AugmentationConfig(shift=2, brightness=0.2)
+    images = torch.randint(
+        0, 256, (4, 9, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    changed = augment_images(images, config, torch.Generator().manual_seed(1))
+    pixels = augment(images.permute(0, 3, 1, 2) / 255, config, torch.Generator().manual_seed(1))
+    assert changed.dtype == torch.uint8
+    assert torch.allclose(changed.permute(0, 3, 1, 2) / 255, pixels, atol=0.5001 / 255)
+    only_moved = augment_images(images, AugmentationConfig(shift=2), torch.Generator().manual_seed(1))
+    assert set(only_moved.flatten().tolist()) <= set(images.flatten().tolist())
 
 
 def test_frames_of_a_window_are_changed_alike_and_windows_differently() -> None:
