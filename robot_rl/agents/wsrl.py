@@ -7,6 +7,7 @@ step. `offline_ratio=.5` retains the offline data instead, as RLPD does (arXiv 2
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from robot_rl.agents.networks import move_towards
 from robot_rl.agents.policy import ActorPolicy, PolicyRunner
 from robot_rl.agents.sac import SAC, SACConfig
 from robot_rl.data import Episode
@@ -30,6 +32,9 @@ class WSRLConfig:
     """Critic steps for each step of the actor (WSRL's UTD 4)."""
     offline_ratio: float = 0.0
     """Share of each batch that comes from the offline buffer."""
+    average: float = 0.0
+    """Decay, a round of practice, of the running mean of the actor's weights that `averaged` holds; 0 for
+    the last weights. A policy swings from round to round, and its mean does so less."""
     warmup_steps: int = 0
     """Transitions that the online buffer must hold before anything is updated."""
     seed: int = 0
@@ -38,8 +43,9 @@ class WSRLConfig:
         for name in ("batch", "critic_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"wsrl.{name}={getattr(self, name)}; expected at least 1")
-        if not 0 <= self.offline_ratio < 1:
-            raise ConfigError(f"wsrl.offline_ratio={self.offline_ratio}; expected 0 <= offline_ratio < 1")
+        for name in ("offline_ratio", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"wsrl.{name}={getattr(self, name)}; expected 0 <= {name} < 1")
         if self.warmup_steps < 0:
             raise ConfigError(f"wsrl.warmup_steps={self.warmup_steps}; expected at least 0")
 
@@ -67,6 +73,8 @@ class WSRL:
             )
         self.policy, self.config, self.offline = policy, config, offline
         self.agent = agent or SAC(policy, config.sac)
+        self.averaged = copy.deepcopy(policy)
+        """The policy to deploy; `policy` is the one that practises."""
         self.buffer = ReplayBuffer(config.replay)
         self._critic_updates = 0
 
@@ -105,7 +113,9 @@ class WSRL:
             source = Mixer(
                 {"online": self.buffer, "offline": self.offline}, {"online": 1 - share, "offline": share}
             )
-        return self.update_many(source, updates)
+        metrics = self.update_many(source, updates)
+        move_towards(self.averaged.trunk, self.policy.trunk, 1 - self.config.average)
+        return metrics
 
     def update_many(self, buffer: ReplayBuffer | Mixer, updates: int) -> dict[str, float]:
         """`updates` critic steps, and one of the actor after every `critic_steps` of them; mean metrics."""
@@ -123,11 +133,13 @@ class WSRL:
     def state_dict(self) -> dict[str, Any]:
         return {
             "agent": self.agent.state_dict(),
+            "averaged": self.averaged.state_dict(),
             "buffer": self.buffer.state_dict(),
             "critic_updates": self._critic_updates,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.agent.load_state_dict(state["agent"])
+        self.averaged.load_state_dict(state["averaged"])
         self.buffer.load_state_dict(state["buffer"])
         self._critic_updates = state["critic_updates"]

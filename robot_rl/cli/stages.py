@@ -280,7 +280,7 @@ def fit_online(context: Context) -> Metrics:
         fit(context, "online", learner)
     finally:
         env.close()
-    policy.save(policy_path(context, "online"), context.policy_metadata(demos(context)[0]))
+    agent.averaged.save(policy_path(context, "online"), context.policy_metadata(demos(context)[0]))
     interventions = learner.interventions()
     atomic_write(context.run.stage_dir("online") / "safety.json", json.dumps(interventions).encode())
     curtailed = sum(interventions["reasons"].values())

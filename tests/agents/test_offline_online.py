@@ -310,6 +310,22 @@ def test_actor_steps_once_for_several_critic_steps() -> None:
     assert agent.agent._actor_updates == 2
 
 
+@pytest.mark.parametrize("average", [0.0, 0.75])
+def test_the_policy_to_deploy_is_the_mean_over_the_rounds(average: float) -> None:
+    agent = WSRL(make_policy(), WSRLConfig(sac=SMALL, batch=8, average=average))
+    practise(agent, 8)
+    mean = copy.deepcopy(agent.policy.trunk.state_dict())
+    for _ in range(3):
+        agent.learn(8)
+        now = agent.policy.trunk.state_dict()
+        mean = {name: average * mean[name] + (1 - average) * now[name] for name in mean}
+    for name, value in agent.averaged.trunk.state_dict().items():
+        torch.testing.assert_close(value, mean[name])
+    restored = WSRL(make_policy(seed=1), agent.config)
+    restored.load_state_dict(agent.state_dict())
+    assert changed(restored.averaged.state_dict(), agent.averaged.state_dict()) == set()
+
+
 def test_offline_data_is_mixed_in_only_if_asked() -> None:
     offline = lq_buffer(200)
     offline.all()["reward"].fill_(1000.0)  # would show in any value
