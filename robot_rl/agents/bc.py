@@ -35,6 +35,9 @@ class BCConfig:
     """Of the mean's squared error, beside the negative log-likelihood."""
     augmentation: AugmentationConfig = field(default_factory=lambda: AugmentationConfig(shift=4))
     """Of the pictures: random shift as in DrQ, and changes of colour."""
+    state_noise: float = 0.0
+    """Gaussian noise on the state, in standard deviations of the data: for a few episodes only, whose
+    states a network would learn by heart."""
     ema: float = 0.995
     """Decay of the averaged weights that the policy acts with; 0 for the raw ones."""
     grad_clip: float = 1.0
@@ -47,6 +50,8 @@ class BCConfig:
         for name in ("updates", "batch", "validate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"bc.{name}={getattr(self, name)}; expected at least 1")
+        if self.state_noise < 0:
+            raise ConfigError(f"bc.state_noise={self.state_noise}; expected at least 0")
         for name in ("ema", "holdout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"bc.{name}={getattr(self, name)}; expected 0 <= {name} < 1")
@@ -110,6 +115,10 @@ class BCLearner:
             observations[schema.IMAGE] = augment_images(
                 observations[schema.IMAGE], config.augmentation, self._generator
             )
+        if config.state_noise:
+            state = observations[schema.STATE]
+            noise = torch.randn(state.shape, generator=self._generator) * self.policy.state_std.cpu()
+            observations[schema.STATE] = state + config.state_noise * noise
         loss, metrics = self._loss(self._raw, observations, self.frames.action[rows])
         self._optimiser.zero_grad()
         loss.backward()

@@ -40,6 +40,28 @@ def test_policy_holds_the_average_of_the_weights() -> None:
     assert not torch.equal(averaged.trunk[0].weight, raw["trunk.0.weight"])
 
 
+def test_state_noise_keeps_the_clone_from_reading_the_answer_in_the_state() -> None:
+    """The state says which step of which episode it is; with noise only the picture is left to read."""
+    train, test = seeing_episodes(4), seeing_episodes(10, seed=1)
+    errors = {}
+    for noise in (0.0, 2.0):
+        for episodes in (train, test):
+            for number, episode in enumerate(episodes):
+                rows = len(episode.observations[schema.STATE])
+                episode.observations[schema.STATE][:] = np.random.default_rng([number, rows]).normal(
+                    size=(rows, 2)
+                )
+        policy = ActorPolicy(PolicyConfig(2, 2, (16, 16), hidden=(64, 64)))
+        config = BCConfig(
+            updates=300, batch=24, lr=3e-3, augmentation=AugmentationConfig(), state_noise=noise
+        )
+        learner = BCLearner(policy, train, config)
+        for _ in range(config.updates):
+            learner.update()
+        errors[noise] = evaluate_mse(policy, test)
+    assert errors[2.0] < 0.8 * errors[0.0]
+
+
 def test_validation_episodes_are_held_out_and_measured() -> None:
     episodes = seeing_episodes(10)
     policy = ActorPolicy(PolicyConfig(2, 2, (16, 16), hidden=(8,)))
@@ -77,3 +99,5 @@ def test_wrong_input_is_named() -> None:
         BCLearner(policy, [blind], BCConfig())
     with pytest.raises(ConfigError, match=r"bc\.ema=1"):
         BCConfig(ema=1.0)
+    with pytest.raises(ConfigError, match=r"bc\.state_noise=-1"):
+        BCConfig(state_noise=-1)
