@@ -114,7 +114,7 @@ class WSRL:
                 {"online": self.buffer, "offline": self.offline}, {"online": 1 - share, "offline": share}
             )
         metrics = self.update_many(source, updates)
-        move_towards(self.averaged.trunk, self.policy.trunk, 1 - self.config.average)
+        move_towards(self.averaged, self.policy, 1 - self.config.average)
         return metrics
 
     def update_many(self, buffer: ReplayBuffer | Mixer, updates: int) -> dict[str, float]:
