@@ -21,9 +21,10 @@ from torch import Tensor
 
 from robot_rl.agents.bc import Frames
 from robot_rl.agents.distributions import ActionDistribution
-from robot_rl.agents.networks import move_towards, random_shift
+from robot_rl.agents.networks import move_towards
 from robot_rl.agents.policy import ActorPolicy, PolicyConfig
 from robot_rl.data import Episode, schema
+from robot_rl.data.augmentation import shift_images
 from robot_rl.data.statistics import Statistics
 from robot_rl.errors import ConfigError, DataError
 
@@ -130,7 +131,7 @@ class InverseDynamicsLearner:
         following = {key: value[rows] for key, value in self.frames.following.items()}
         if schema.IMAGE in now:  # side by side, so that both move alike
             pair = torch.cat([now[schema.IMAGE], following[schema.IMAGE]], dim=-1)
-            shifted = random_shift(pair, config.shift, self._generator)
+            shifted = shift_images(pair, config.shift, self._generator)
             now[schema.IMAGE], following[schema.IMAGE] = shifted.chunk(2, dim=-1)
         features, next_features = (
             self._raw.eye.features({k: v.to(self._raw.eye.device) for k, v in each.items()})

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from robot_rl.agents.networks import random_shift
 from robot_rl.agents.policy import ActorPolicy
 from robot_rl.data import Episode, schema
+from robot_rl.data.augmentation import shift_images
 
 
 def recorded_features(policy: ActorPolicy, episode: Episode, raw: bool = False) -> dict[str, Tensor]:
@@ -40,7 +40,7 @@ def encoded(
     def features(prefix: str) -> Tensor:
         observations = {key: batch[prefix + key].to(policy.device) for key in policy.reads}
         if schema.IMAGE in observations:
-            shifted = random_shift(batch[prefix + schema.IMAGE], shift, generator)
+            shifted = shift_images(batch[prefix + schema.IMAGE], shift, generator)
             observations[schema.IMAGE] = shifted.to(policy.device)
         return policy.features(observations)
 
