@@ -228,8 +228,10 @@ def test_datasets_by_name(tmp_path: Path) -> None:
             open_dataset(spec)
     with pytest.raises(ConfigError, match=r"unknown dataset format 'rdls'.*rlds"):
         open_dataset("rdls:somewhere")
-    write(tmp_path, bridge_features(3))
-    with pytest.raises(DataError, match="give it as rlds:"):
+    (tmp_path / "bridge").mkdir()
+    write(tmp_path / "bridge", bridge_features(3))
+    assert len(open_dataset(str(tmp_path / "bridge"))) == 1  # a bare path, recognised by what it holds
+    with pytest.raises(DataError, match="holds no episodes"):
         open_dataset(str(tmp_path))
 
 
