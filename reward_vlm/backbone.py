@@ -83,9 +83,13 @@ class Backbone(nn.Module):
 
     def logits(self, pixels: Tensor, directions: Tensor) -> Tensor:
         """Logits (N,) of pictures (N, 3, h, w) in [0, 1] along directions (N, D) or (D,)."""
-        embedding = F.normalize(self.clip.encode_image((pixels - self.pixel_mean) / self.pixel_std), dim=-1)
+        embedding = self.embedding(pixels)
         scale = self.clip.logit_scale.exp().clamp(max=MAX_SCALE)
         return scale * (embedding * directions).sum(-1)
+
+    def embedding(self, pixels: Tensor) -> Tensor:
+        """Unit embeddings (N, D) of pictures (N, 3, h, w) in [0, 1]."""
+        return F.normalize(self.clip.encode_image((pixels - self.pixel_mean) / self.pixel_std), dim=-1)
 
     def directions(self, pairs: Sequence[PromptPair]) -> Tensor:
         """text(done) - text(not done), unit text embeddings, one row per pair: (P, D)."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import expit
+from sklearn.isotonic import IsotonicRegression
 
 from reward_vlm.metrics import Labels, Probabilities
 from robot_rl.errors import ConfigError
@@ -16,7 +18,7 @@ from robot_rl.errors import ConfigError
 
 @dataclass(frozen=True)
 class Calibration:
-    """p = sigmoid(logit / temperature + bias), and what counts as a success.
+    """p = sigmoid(logit / temperature + bias), or a monotone curve; and what counts as a success.
 
     Training sees as many successes as failures; the bias brings p back to the true base rate.
     """
@@ -27,6 +29,14 @@ class Calibration:
     """A frame is positive at p >= threshold."""
     debounce: int = 2
     """Consecutive positive frames that the threshold was chosen for."""
+    curve: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Logits and probabilities to interpolate between, in the place of the sigmoid (`fit_isotonic`)."""
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Calibration:
+        """From what `dataclasses.asdict` becomes in JSON."""
+        curve = value.get("curve")
+        return cls(**{**value, "curve": curve and (tuple(curve[0]), tuple(curve[1]))})
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -38,7 +48,10 @@ class Calibration:
 
     def probability(self, logits: npt.NDArray[np.float32]) -> Probabilities:
         """Calibrated probabilities of logits, elementwise; below 1, so a threshold of 1 is never met."""
-        probability = expit(logits / self.temperature + self.bias).astype(np.float32)
+        if self.curve is not None:
+            probability = np.interp(logits, *self.curve).astype(np.float32)
+        else:
+            probability = expit(logits / self.temperature + self.bias).astype(np.float32)
         return np.minimum(probability, np.nextafter(np.float32(1), np.float32(0)))
 
 
@@ -63,6 +76,19 @@ def fit_temperature(logits: npt.NDArray[np.float32], labels: Labels) -> tuple[fl
         cross_entropy, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(-5, 5), (-30, 30)]
     ).x
     return spread / float(np.exp(log_slope)), float(bias)
+
+
+def fit_isotonic(
+    logits: npt.NDArray[np.float32], labels: Labels
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The monotone curve nearest to the labels (pool adjacent violators; Zadrozny & Elkan 2002).
+
+    Its ends are Platt's smoothed targets, for no finite sample shows a probability of 0 or 1.
+    """
+    positives = int(labels.sum())
+    low, high = 1 / (len(labels) - positives + 2), (positives + 1) / (positives + 2)
+    regression = IsotonicRegression(y_min=low, y_max=high).fit(logits, np.clip(labels, low, high))
+    return tuple(regression.X_thresholds_.tolist()), tuple(regression.y_thresholds_.tolist())
 
 
 def choose_threshold(

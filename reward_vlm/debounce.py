@@ -31,9 +31,15 @@ class Debounce:
         return self._run >= self.k
 
 
+def fires(positive: npt.NDArray[np.bool_], k: int) -> npt.NDArray[np.bool_]:
+    """At which frames of `positive` (T,) a `Debounce` of k fires: (T,)."""
+    if len(positive) < k:
+        return np.zeros(len(positive), bool)
+    runs = np.lib.stride_tricks.sliding_window_view(positive, k).all(-1)
+    return np.concatenate([np.zeros(k - 1, bool), runs])
+
+
 def first_firing(positive: npt.NDArray[np.bool_], k: int) -> int | None:
     """The first frame of `positive` (T,) at which a `Debounce` of k fires, or None."""
-    if len(positive) < k:
-        return None
-    fires = np.lib.stride_tricks.sliding_window_view(positive, k).all(-1)
-    return int(fires.argmax()) + k - 1 if fires.any() else None
+    fired = fires(positive, k)
+    return int(fired.argmax()) if fired.any() else None

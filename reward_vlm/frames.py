@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from robot_rl.data import schema
+from reward_vlm.judge import stacked
 from robot_rl.data.episode import Episode
 from robot_rl.errors import DataError
 
@@ -22,19 +22,18 @@ def frame_labels(episode: Episode) -> npt.NDArray[np.bool_]:
     return np.concatenate(([False], episode.success))
 
 
-def camera_frames(episode: Episode, camera: str) -> npt.NDArray[np.uint8]:
-    """The pictures (T+1, H, W, 3) of a camera.
+def refuse_without_failures(episodes: Sequence[Episode]) -> None:
+    """A judge that never saw a failed attempt takes every attempt for a success.
 
     Raises:
-        DataError: the episode has no such camera.
+        DataError: an instruction has no failed episode.
     """
-    key = schema.image_key(camera)
-    if key not in episode.observations:
-        raise DataError(
-            f"episode has no pictures {key!r}; it has {', '.join(sorted(episode.observations))}: "
-            "record it with that camera, or name another"
-        )
-    return episode.observations[key]
+    for instruction in sorted({episode.metadata.instruction for episode in episodes}):
+        if all(each.succeeded for each in episodes if each.metadata.instruction == instruction):
+            raise DataError(
+                f"{instruction!r} has no failed episode; expected at least 1: add failures, such as "
+                "robot-rl collect failures=0.5 records"
+            )
 
 
 def split_episodes(
@@ -70,9 +69,10 @@ class FramePool:
     """All frames of the training episodes, and the indices to draw from.
 
     Attributes:
-        images: uint8 (F, H, W, 3). instruction: index into the instructions (F,).
+        images: uint8 (F, C, H, W, 3). instruction: index into the instructions (F,).
         positives, negatives: every frame of the class. hard: the negatives that decide, namely frames
-            shortly before a success, shortly after one was lost, and the last of a failed episode.
+            shortly before a success (the clipped success of RoboReward), shortly after one was lost, and
+            the last of a failed episode. near_misses: those of episodes that start from a near miss.
     """
 
     images: npt.NDArray[np.uint8]
@@ -80,10 +80,11 @@ class FramePool:
     positives: Indices
     negatives: Indices
     hard: Indices
+    near_misses: Indices
 
     @classmethod
     def of(
-        cls, episodes: Sequence[Episode], instructions: Sequence[str], camera: str, window: int
+        cls, episodes: Sequence[Episode], instructions: Sequence[str], cameras: Sequence[str], window: int
     ) -> FramePool:
         """
         Args:
@@ -92,17 +93,18 @@ class FramePool:
         Raises:
             DataError: the pictures differ in size, or a class is missing.
         """
-        pictures = [camera_frames(episode, camera) for episode in episodes]
-        sizes = {picture.shape[1:] for picture in pictures}
+        pictures = [stacked(episode.observations, cameras) for episode in episodes]
+        sizes = {picture.shape[2:] for picture in pictures}
         if len(sizes) != 1:
             raise DataError(
-                f"pictures of camera {camera!r} differ in size: {sorted(sizes)}; expected one size"
+                f"pictures of {', '.join(cameras)} differ in size: {sorted(sizes)}; expected one size"
             )
         labels = [frame_labels(episode) for episode in episodes]
         hard = np.concatenate([_hard_negatives(label, window) for label in labels])
         label = np.concatenate(labels)
         if label.all() or not label.any():
             raise DataError(f"all {len(label)} training frames are {label[0]}: expected both classes")
+        near = [np.full(len(each), is_near_miss(own)) for own, each in zip(episodes, labels, strict=True)]
         numbers = [instructions.index(episode.metadata.instruction) for episode in episodes]
         return cls(
             images=np.concatenate(pictures),
@@ -110,17 +112,30 @@ class FramePool:
             positives=np.flatnonzero(label),
             negatives=np.flatnonzero(~label),
             hard=np.flatnonzero(hard),
+            near_misses=np.flatnonzero(np.concatenate(near) & ~label),
         )
 
     def draw(
-        self, batch: int, hard_fraction: float, generator: torch.Generator
+        self, batch: int, hard_fraction: float, near_fraction: float, generator: torch.Generator
     ) -> tuple[Indices, npt.NDArray[np.bool_]]:
-        """Frame indices (B,) and labels (B,): half positives; of the negatives `hard_fraction` hard ones."""
+        """Frame indices (B,) and labels (B,): half positives; of the negatives shares that matter more."""
         positives = batch // 2
-        hard = round(hard_fraction * (batch - positives)) if len(self.hard) else 0
-        sizes = ((self.positives, positives), (self.hard, hard), (self.negatives, batch - positives - hard))
+        negatives = batch - positives
+        hard = round(hard_fraction * negatives) if len(self.hard) else 0
+        near = min(round(near_fraction * negatives), negatives - hard) if len(self.near_misses) else 0
+        sizes = (
+            (self.positives, positives),
+            (self.hard, hard),
+            (self.near_misses, near),
+            (self.negatives, negatives - hard - near),
+        )
         drawn = [pool[torch.randint(len(pool), (n,), generator=generator).numpy()] for pool, n in sizes if n]
         return np.concatenate(drawn), np.arange(batch) < positives
+
+
+def is_near_miss(episode: Episode) -> bool:
+    """Whether the episode was recorded from a near miss (`robot-rl collect` names it so)."""
+    return episode.metadata.source.startswith("near_miss")
 
 
 def _hard_negatives(label: npt.NDArray[np.bool_], window: int) -> npt.NDArray[np.bool_]:

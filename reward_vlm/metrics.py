@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from reward_vlm.debounce import first_firing
@@ -69,6 +70,19 @@ def episode_metrics(
         "episode_recall": _mean((~never & ~false)[succeeded]),
         "episodes": float(len(labels)),
     }
+
+
+def frame_order_correlation(labels: Sequence[Labels], probabilities: Sequence[Probabilities]) -> float:
+    """Spearman's correlation of score and time, the mean over episodes that succeed (VOC of GVL, 2024).
+
+    Over the frames up to the first success: after it nothing is left to progress. NaN without any.
+    """
+    found = []
+    for y, p in zip(labels, probabilities, strict=True):
+        upto = int(y.argmax()) + 1 if y.any() else 0
+        if upto > 2 and np.ptp(p[:upto]) > 0:
+            found.append(float(spearmanr(np.arange(upto), p[:upto]).statistic))
+    return float(np.mean(found)) if found else float("nan")
 
 
 def _mean(values: npt.NDArray[np.bool_]) -> float:

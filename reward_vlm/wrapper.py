@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 
 from reward_vlm.debounce import Debounce
-from robot_rl.data import schema
+from reward_vlm.judge import SuccessJudge, judge_members
 from robot_rl.errors import ConfigError
-
-
-class Judge(Protocol):
-    """What rewards: a `SuccessClassifier`, or anything that judges pictures like one."""
-
-    @property
-    def threshold(self) -> float: ...
-
-    @property
-    def debounce(self) -> int: ...
-
-    def success_probability(
-        self, images: npt.NDArray[np.uint8], instruction: str
-    ) -> npt.NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
@@ -35,7 +20,6 @@ class RewardWrapperConfig:
 
     step_reward: float = -1.0
     success_reward: float = 0.0
-    camera: str = schema.DEFAULT_CAMERA
 
     def __post_init__(self) -> None:
         if not self.success_reward > self.step_reward:
@@ -49,16 +33,16 @@ class RewardWrapperConfig:
 
 
 class RewardWrapper(gymnasium.vector.VectorWrapper):
-    """Rewards and ends episodes by the judge alone; the environment's own truth never reaches the agent.
+    """Rewards and ends episodes by the judge alone; only an `Oracle` lets the truth through to the agent.
 
-    `reward` and `terminated` are functions of the pictures only, and `truncated` stays the clock's. The
+    `reward` and `terminated` are functions of the judge's answers only, `truncated` stays the clock's. The
     wrapped environment's reward is dropped, and it must not end at a true success: make it with
     `hold_steps` beyond the episode's length. `info["success"]` stays the simulator's truth,
     for measurement; `info["predicted_success"]` (N,) bool and `info["success_probability"]` (N,) join it.
     """
 
     def __init__(
-        self, env: gymnasium.vector.VectorEnv, judge: Judge, config: RewardWrapperConfig | None = None
+        self, env: gymnasium.vector.VectorEnv, judge: SuccessJudge, config: RewardWrapperConfig | None = None
     ) -> None:
         super().__init__(env)
         self.judge = judge
@@ -86,21 +70,7 @@ class RewardWrapper(gymnasium.vector.VectorWrapper):
                 f"the environment ended members {np.flatnonzero(terminated).tolist()} by its own truth "
                 "under a learned reward: make it with hold_steps beyond its max_steps"
             )
-        probability = judge_pictures(
-            self.judge, observations[schema.image_key(self.config.camera)], self._instructions
-        )
+        probability = judge_members(self.judge, observations, self._instructions, info.get("success"))
         success = self._debounce.update(probability >= self.judge.threshold)
         info = {**info, "predicted_success": success, "success_probability": probability}
         return observations, self.config.reward(success), success, truncated & ~success, info
-
-
-def judge_pictures(
-    judge: Judge, images: npt.NDArray[np.uint8], instructions: Sequence[str]
-) -> npt.NDArray[np.float32]:
-    """Probabilities (N,) of pictures (N, H, W, 3), each with its own instruction, in one batch for each."""
-    probability = np.zeros(len(images), np.float32)
-    asked = np.array(instructions)
-    for instruction in sorted(set(instructions)):
-        mine = asked == instruction
-        probability[mine] = judge.success_probability(images[mine], instruction)
-    return probability

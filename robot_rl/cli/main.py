@@ -151,11 +151,11 @@ VERBS: dict[str, Verb] = {
         configured=False,
     ),
     "dataset": Verb(
-        "Look at recorded episodes, check, convert, merge, split and filter them, in any known format.",
+        "Look at recorded episodes, check, convert, merge, split, filter and label them, in any known format.",
         "dataset:dataset",
         {
             "src": "FORMAT:PATH or a path (store, lerobot_v3, minari, robomimic, rlds, rosbag); merge: A,B",
-            "dst": "the new path (convert, merge, split, filter)",
+            "dst": "the new path (convert, merge, split, filter, label)",
             "format": "to write: store, lerobot_v3, minari or robomimic (store)",
             "sheet": "info: a picture to write a contact sheet to",
             "rows": "info: episodes on the contact sheet (12)",
@@ -171,6 +171,12 @@ VERBS: dict[str, Verb] = {
             "instruction": "filter: words in it",
             "source": "filter: who acted",
             "episodes": "filter: numbers and ranges, such as 0-9,12",
+            "reward": "label: a reward model, RUN/stages/reward/model, or `oracle`: the recorded truth",
+            "ends": "label: `cut` at the first judged success, or `keep` all and reward each step (cut)",
+            "step_reward": "label: of a step that is no success (-1)",
+            "success_reward": "label: of a judged success, more than step_reward (0)",
+            "paraphrase": "label: cosine of text features that makes a new wording a known one (refuse)",
+            "cache": "label: folder of answers, named by content (DST/.labels)",
         },
         (),
         (
@@ -181,9 +187,10 @@ VERBS: dict[str, Verb] = {
             "robot-rl dataset split src=data/both dst=data/parts shares=train:0.8,test:0.2",
             "robot-rl dataset filter src=data/both dst=data/good success=yes steps=10-",
             "robot-rl dataset validate src=data/good",
+            "robot-rl dataset label src=data/good dst=data/judged reward=runs/mine/stages/reward/model",
         ),
         configured=False,
-        subjects=("info", "validate", "convert", "merge", "split", "filter", "stats"),
+        subjects=("info", "validate", "convert", "merge", "split", "filter", "stats", "label"),
     ),
     "replay": Verb(
         "Replay recorded episodes: in the simulator, or in shadow beside a policy and a reward model.",

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from reward_vlm import (
+    Oracle,
     RewardConfig,
-    RewardLearner,
     RewardWrapper,
     RewardWrapperConfig,
     SuccessClassifier,
+    SuccessJudge,
     evaluate,
+    make_learner,
     relabel,
 )
 from reward_vlm.evaluation import judge_episodes
@@ -161,10 +163,12 @@ def fit_refine(context: Context) -> Metrics:
 
 
 def fit_reward(context: Context) -> Metrics:
-    """Teach a small CLIP to tell done from not done; threshold and temperature from held-back episodes."""
+    """Teach a reward model to tell done from not done; threshold and calibration from held-back episodes."""
     episodes, test = held_back([*demos(context), *rollouts(context)], 0.2, context.seed + 1)
     config = dataclasses.replace(context.section("reward", RewardConfig), seed=context.seed)
-    learner = RewardLearner(episodes, config)
+    if config.backend == "oracle":
+        return evaluate(Oracle(config.oracle), test)
+    learner = make_learner(episodes, config)
     fit(context, "reward", learner)
     classifier, _ = learner.finish()
     classifier.save(context.run.stage_dir("reward") / "model")
@@ -180,7 +184,7 @@ def _write_reward_curves(
     for label in ("success", "failure"):
         chosen = [episode for episode in episodes if episode.succeeded == (label == "success")]
         for episode in sorted(chosen, key=len)[-1:]:
-            (probability,) = judge_episodes(classifier.success_probability, [episode])
+            (probability,) = judge_episodes(classifier.judge, [episode])
             curves.append(
                 {
                     "label": label,
@@ -192,7 +196,11 @@ def _write_reward_curves(
     atomic_write(context.run.stage_dir("reward") / "curves.json", json.dumps(content).encode())
 
 
-def load_reward(context: Context) -> SuccessClassifier:
+def load_reward(context: Context) -> SuccessJudge:
+    """The run's reward model."""
+    config = context.section("reward", RewardConfig)
+    if config.backend == "oracle":
+        return Oracle(config.oracle)
     return SuccessClassifier.load(context.run.stage_dir("reward") / "model", task=context.task)
 
 
@@ -201,7 +209,7 @@ def load_reward(context: Context) -> SuccessClassifier:
 
 def labelled_buffer(
     observe: Callable[[Episode], dict[str, Tensor]],
-    judge: SuccessClassifier,
+    judge: SuccessJudge,
     episodes: Sequence[Episode],
     config: ReplayConfig,
     rewards: RewardWrapperConfig,

@@ -11,6 +11,7 @@ import torch
 
 from reward_vlm import RewardConfig, RewardLearner, SuccessClassifier, backbone, evaluate, relabel
 from reward_vlm.backbone import Backbone
+from reward_vlm.clip import ClipScorer
 from reward_vlm.evaluation import judge_episodes
 from reward_vlm.frames import FramePool, split_episodes
 from reward_vlm.prompts import prompt_pairs
@@ -40,6 +41,11 @@ def trained(config: RewardConfig) -> Trained:
     for _ in range(learner.total_updates):
         learner.update()
     return learner.finish()
+
+
+def clip(classifier: SuccessClassifier) -> Backbone:
+    assert isinstance(classifier.scorer, ClipScorer)
+    return classifier.scorer.backbone
 
 
 def test_learns_to_tell_success_on_new_episodes(trained: Trained, config: RewardConfig) -> None:
@@ -77,8 +83,8 @@ def test_resumed_training_equals_uninterrupted_bit_for_bit(config: RewardConfig)
     resumed.load_state_dict(torch.load(file, weights_only=True))
     for _ in range(2):
         resumed.update()
-    for name, value in straight.backbone.state_dict().items():
-        assert torch.equal(value, resumed.backbone.state_dict()[name]), name
+    for name, value in straight.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[name]), name
 
 
 def test_saved_classifier_answers_the_same(trained: Trained, tmp_path: Path) -> None:
@@ -87,13 +93,14 @@ def test_saved_classifier_answers_the_same(trained: Trained, tmp_path: Path) -> 
     loaded = SuccessClassifier.load(tmp_path / "reward", task="toy/bin", instruction=toy.INSTRUCTION)
     episodes = toy.episodes(4, first_seed=500)
     for before, after in zip(
-        judge_episodes(classifier.success_probability, episodes),
-        judge_episodes(loaded.success_probability, episodes),
+        judge_episodes(classifier.judge, episodes),
+        judge_episodes(loaded.judge, episodes),
         strict=True,
     ):
         np.testing.assert_array_equal(before, after)
     assert loaded.calibration == classifier.calibration
-    assert loaded.backbone.preprocessing == classifier.backbone.preprocessing
+    assert clip(loaded).preprocessing == clip(classifier).preprocessing
+    assert loaded.fingerprint == classifier.fingerprint
     images = episodes[0].observations[schema.IMAGE]
     probability = loaded.success_probability(images, toy.INSTRUCTION)
     np.testing.assert_array_equal(
@@ -136,9 +143,7 @@ def test_pictures_of_a_wrong_kind_are_refused(trained: Trained) -> None:
 def test_pictures_of_another_size_are_resized(trained: Trained) -> None:
     images = toy.episode(7, True).observations[schema.IMAGE]
     larger = images.repeat(2, 1).repeat(2, 2)
-    np.testing.assert_allclose(
-        trained[0].backbone.pixels(larger), trained[0].backbone.pixels(images), atol=0.35
-    )
+    np.testing.assert_allclose(clip(trained[0]).pixels(larger), clip(trained[0]).pixels(images), atol=0.35)
     assert trained[0].success_probability(larger, toy.INSTRUCTION).shape == (len(images),)
 
 
@@ -182,16 +187,18 @@ def test_split_is_by_episode_and_keeps_both_kinds_on_both_sides() -> None:
 
 
 def test_draws_are_balanced_and_stress_the_hard_negatives() -> None:
-    pool = FramePool.of(toy.episodes(20), [toy.INSTRUCTION], schema.DEFAULT_CAMERA, window=2)
+    pool = FramePool.of(toy.episodes(20), [toy.INSTRUCTION], [schema.DEFAULT_CAMERA], window=2)
     assert set(pool.hard) < set(pool.negatives)
-    index, label = pool.draw(400, 0.5, torch.Generator().manual_seed(0))
+    index, label = pool.draw(400, 0.5, 0.0, torch.Generator().manual_seed(0))
     assert label.mean() == 0.5
     assert np.isin(index[label], pool.positives).all()
     assert np.isin(index[~label], pool.negatives).all()
     assert np.isin(index[~label], pool.hard).mean() >= 0.5
     success = toy.episode(0, True)
     assert success.succeeded
-    only = FramePool.of([success, toy.episode(1, False)], [toy.INSTRUCTION], schema.DEFAULT_CAMERA, window=2)
+    only = FramePool.of(
+        [success, toy.episode(1, False)], [toy.INSTRUCTION], [schema.DEFAULT_CAMERA], window=2
+    )
     first = int(success.success.argmax()) + 1  # the frame that the first true step led to
     failure_end = len(success) + 1 + len(toy.episode(1, False))
     assert set(only.hard) == {first - 2, first - 1, failure_end - 1, failure_end}
@@ -200,10 +207,12 @@ def test_draws_are_balanced_and_stress_the_hard_negatives() -> None:
 def test_too_little_data_is_named(config: RewardConfig) -> None:
     with pytest.raises(DataError, match="none of the 2 episodes succeeds"):
         RewardLearner([toy.episode(1, False), toy.episode(3, False)], config)
+    with pytest.raises(DataError, match=r"green bin' has no failed episode.*failures=0\.5"):
+        RewardLearner([toy.episode(0, True), toy.episode(2, True)], config)
     with pytest.raises(DataError, match="has 1 successful episode"):
         RewardLearner([toy.episode(0, True), toy.episode(1, False)], config)
     with pytest.raises(DataError, match=r"no pictures 'observation\.images\.wrist'"):
-        RewardLearner(toy.episodes(8), dataclasses.replace(config, camera="wrist"))
+        RewardLearner(toy.episodes(8), dataclasses.replace(config, cameras=("wrist",)))
 
 
 def test_bad_configs_are_refused_by_name() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from reward_vlm import RewardWrapper, RewardWrapperConfig
+from reward_vlm import Frames, RewardWrapper, RewardWrapperConfig
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError
 
@@ -45,11 +45,11 @@ class PictureEnv(gymnasium.vector.VectorEnv):
 class Brightness:
     """Calls bright pictures a success when asked to lift, dark ones when asked to drop."""
 
-    threshold, debounce = 0.5, 2
+    threshold, debounce, fingerprint = 0.5, 2, "brightness"
 
-    def success_probability(self, images: np.ndarray, instruction: str) -> np.ndarray:
-        level = (images.mean((1, 2, 3)) / 255).astype(np.float32)
-        return level if instruction == "lift" else 1 - level
+    def judge(self, frames: Frames) -> np.ndarray:
+        level = (frames.observations[schema.IMAGE].mean((1, 2, 3)) / 255).astype(np.float32)
+        return level if frames.instruction == "lift" else 1 - level
 
 
 def play(truth_seed: int, config: RewardWrapperConfig | None = None) -> tuple[list[Any], list[Any]]:
