@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robot_rl.cli.labelling import label
+from robot_rl.cli import labelling
 from robot_rl.cli.progress import TerminalProgress
 from robot_rl.cli.verbs import whole_number
 from robot_rl.data.artifact import atomic_write
@@ -30,8 +30,8 @@ Keep = Callable[[int, Episode], bool]
 def dataset(arguments: dict[str, str], overrides: list[str]) -> int:
     """One of `SUBJECTS`."""
     subject = arguments["subject"]
-    needed = ("src", "dst") if subject in ("convert", "merge", "split", "filter", "label") else ("src",)
-    needed += ("reward",) if subject == "label" else ()
+    needed = ["src", "dst"] if subject in ("convert", "merge", "split", "filter", "label") else ["src"]
+    needed += ["reward"] if subject == "label" else []
     if missing := [name for name in needed if name not in arguments]:
         raise ConfigError(f"dataset {subject} needs {missing[0]}=. See robot-rl dataset --help")
     SUBJECTS[subject](arguments)
@@ -128,7 +128,7 @@ SUBJECTS: dict[str, Callable[[dict[str, str]], None]] = {
     "split": split,
     "filter": filter_dataset,
     "stats": stats,
-    "label": label,
+    "label": labelling.label,
 }
 
 

@@ -151,7 +151,7 @@ VERBS: dict[str, Verb] = {
         configured=False,
     ),
     "dataset": Verb(
-        "Look at recorded episodes, check, convert, merge, split, filter and label them, in any known format.",
+        "Look at recorded episodes, check, convert, merge, split, filter and label them, in any format.",
         "dataset:dataset",
         {
             "src": "FORMAT:PATH or a path (store, lerobot_v3, minari, robomimic, rlds, rosbag); merge: A,B",
