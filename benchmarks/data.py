@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import robot_rl.torchvision_compat  # noqa: F401 - before lerobot imports torchvision
 from benchmarks.harness import Row, interleaved_rates, ratio_rows, run
 from robot_rl.data import schema
 from robot_rl.data.episode import Episode, EpisodeMetadata
@@ -81,8 +82,6 @@ def ours(store: Path, chunk: int, *, floats: bool) -> Callable[[], None]:
 def lerobot(root: Path, chunk: int, workers: int) -> Callable[[], None]:
     """The next batch of a shuffled DataLoader over lerobot's own dataset."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
-    import robot_rl.torchvision_compat  # noqa: F401 - before lerobot imports torchvision
 
     deltas = {"action": [i / HZ for i in range(chunk)]} if chunk > 1 else None
     dataset = LeRobotDataset("benchmark/data", root=root, delta_timestamps=deltas)
