@@ -107,10 +107,12 @@ def replay(arguments: dict[str, str], overrides: list[str]) -> int:
             else shadow.follow(options.cut(episode), place, options)
         )
     if len(results) > 1:
-        unit = "m end-effector drift" if shadow is None else "mean squared error"
-        print(
-            f"{len(results)} episodes: {np.mean(results):.4f} {unit} on average, {max(results):.4f} at most"
-        )
+        mean, worst = float(np.mean(results)), max(results)
+        if shadow is None:
+            drift = f"{1000 * mean:.2f} mm on average, {1000 * worst:.2f} mm at most"
+            print(f"{len(results)} episodes: largest drift {drift}")
+        else:
+            print(f"{len(results)} episodes: mean squared error {mean:.4f} on average, {worst:.4f} at most")
     return 0
 
 

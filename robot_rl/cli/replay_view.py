@@ -73,7 +73,7 @@ def write_rerun(
         for label, values in curves.items():
             if moment < len(values):
                 for name, value in zip(names, values[moment], strict=True):
-                    recording.log(f"{label}/{name}", rr.Scalars(float(value)))
+                    recording.log(f"{label}/{name}".replace(" ", "_"), rr.Scalars(float(value)))
         if moment < len(episode):
             recording.log("reward", rr.Scalars(float(episode.reward[moment])))
             recording.log("success", rr.Scalars(float(episode.success[moment])))
