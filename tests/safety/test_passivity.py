@@ -170,7 +170,9 @@ def test_it_computes_the_equations_of_the_documentation(seed: int, size: float) 
         way = np.clip(asked - q, -leash, leash) - e
         a, b, available = float(way @ (k * e)), float(way @ (k * way)), tank - config.tank_min_j
         root = math.sqrt(max(0.0, a * a + 2 * b * available))
-        share = 1.0 if a + b / 2 <= available else (2 * available / (a + root) if a > 0 else (root - a) / b)
+        # Nowhere to go (b = 0) costs nothing, whatever rounding has left in the tank.
+        free = b == 0 or a + b / 2 <= available
+        share = 1.0 if free else (2 * available / (a + root) if a > 0 else (root - a) / b)
         e = e + share * way
         tank = fill(tank, -(share * a + share**2 * b / 2))
         u, d = q + e, np.maximum(damp, k * 0.001)  # (5)
