@@ -83,7 +83,7 @@ PRIOR_THINGS: tuple[Thing, ...] = (
            _box(0.010, 0.010, 0.050, 0.056)),
           _grip(0.030, _QUARTER)),
     Thing("pyramid", "yellow", YELLOW,
-          (_box(0.024, 0.024, 0, 0.011), _box(0.018, 0.018, 0.011, 0.022), _box(0.011, 0.011, 0.022, 0.054)),
+          (_box(0.024, 0.024, 0, 0.009), _box(0.018, 0.018, 0.009, 0.018), _box(0.011, 0.011, 0.018, 0.054)),
           _grip(0.022, _QUARTER)),
     Thing("wall", "orange", ORANGE,
           (_box(0.028, 0.018, 0, 0.010), _box(0.028, 0.013, 0.010, 0.052)), _grip(0.026)),
@@ -102,6 +102,6 @@ PRIOR_THINGS: tuple[Thing, ...] = (
     Thing("chair", "red", RED,
           (_box(0.020, 0.020, 0, 0.020), _box(0.020, 0.006, 0.020, 0.058)), _grip(0.012)),
     Thing("hammer", "green", GREEN,
-          (_box(0.028, 0.017, 0, 0.020), _box(0.009, 0.009, 0.020, 0.058)), _grip(0.018, _QUARTER)),
+          (_box(0.028, 0.017, 0, 0.016), _box(0.009, 0.009, 0.016, 0.058)), _grip(0.018, _QUARTER)),
 )  # fmt: skip
 """Other shapes and colours; with both ways each, 20 prior tasks."""

@@ -173,3 +173,15 @@ def test_options_reach_the_members_of_a_vector_environment() -> None:
     np.testing.assert_array_equal(states[schema.STATE][1], expected[schema.STATE])
     assert (states[schema.STATE][0] != expected[schema.STATE]).any()
     env.close()
+
+
+@pytest.mark.parametrize("name", ["pot_lid_on", "weight_to_bin", "vase_to_bin", "mushroom_to_bin"])
+def test_what_stands_on_a_disc_never_loses_the_table(name: str, environments: dict[str, WidowXEnv]) -> None:
+    """At a tilt of 1e-15 rad MuJoCo finds no contact of plane and cylinder: nothing may rest there."""
+    env = environment(environments, name)
+    body = env.task.body  # type: ignore[attr-defined]
+    for seed in range(3):
+        env.reset(seed=seed)
+        env.scene.arm.drive(env.scene.arm.setpoint, 250)
+        tilt = np.hypot(*env.scene.data.body(body).xmat.reshape(3, 3)[:2, 2])
+        assert 1e-9 < tilt < 1e-4  # rad
