@@ -5,7 +5,9 @@ air's drag on every vertex. It meets the table, the objects, the gripper and its
 
 Two fingers cannot pinch a cloth that lies flat: with friction 2 and any pressure the arm has, they slide over
 a grid this coarse. So one corner is tied into a knot, a ball as wide as a thumb on the corner's own vertex,
-and the gripper holds that by friction, as it holds any object: nothing is welded, nothing sticks.
+and the gripper holds that by friction, as it holds any object: nothing is welded, nothing sticks. The pads of
+the fingers touch the knot and not the cloth about it: on a grid this coarse they would pinch a fold of it, or
+take along the layer below.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ RADIUS = 0.003
 KNOT_RADIUS = 0.011
 MASS, KNOT_MASS = 0.015, 0.004
 _DRAG = 0.002  # of one vertex [N s/m]: a falling cloth reaches .15 N / (49 x .002) = 1.5 m/s
+
+_ARM = 8
+"""Bit of MuJoCo's contype by which the cloth meets the arm, its pads left out."""
 
 _COUNT = VERTICES**2
 _GRID = (
@@ -90,7 +95,7 @@ def sections_xml(rgba: str = "0.15 0.35 0.85 1") -> str:
         '<option solver="CG"/>'
         f'<deformable><flex name="cloth" dim="2" radius="{RADIUS}" rgba="{rgba}" body="{names}" '
         f'element="{elements}"><edge/><contact priority="2" condim="3" friction="0.6 0.005 0.0001" '
-        'solref="0.01 1" contype="4" conaffinity="3" selfcollide="auto"/></flex></deformable>'
+        f'solref="0.01 1" contype="4" conaffinity="{1 | _ARM}" selfcollide="auto"/></flex></deformable>'
         '<equality><flex flex="cloth" solref="0.01 1" solimp="0.95 0.99 0.001"/></equality>'
     )
 
@@ -106,9 +111,13 @@ class Cloth:
         start, dof = int(scene.model.jnt_qposadr[joint]), int(scene.model.jnt_dofadr[joint])
         self._qpos, self._dofs = slice(start, start + 3 * _COUNT), slice(dof, dof + 3 * _COUNT)
 
-    def add_drag(self) -> None:
-        """Air drag on the vertices; after compilation, for newer MuJoCo refuses it in the MJCF."""
-        self.scene.model.dof_damping[self._dofs] = _DRAG
+    def prepare(self) -> None:
+        """The vertices' air drag, which newer MuJoCo refuses in the MJCF, and the arm's contacts."""
+        model = self.scene.model
+        model.dof_damping[self._dofs] = _DRAG
+        for geom in range(model.ngeom):
+            if model.geom_contype[geom] & 2 and "pad" not in model.geom(geom).name:
+                model.geom_contype[geom] |= _ARM
 
     @property
     def vertices(self) -> FloatArray:

@@ -101,7 +101,8 @@ class CartesianImpedance:
         self._motors = np.array([model.actuator(name).id for name in arm.joints])
         self._gripper = int(model.actuator("gripper").id)
         self._jacobian = np.zeros((6, model.nv))
-        self._inertia = np.zeros((model.nv, model.nv))
+        self._inertia = np.zeros((6, model.nv))
+        self._units = np.eye(model.nv)[self._dofs]
         self._damping = np.zeros((6, 6))
         self.effort: FloatArray = model.actuator_forcerange[self._motors, 1].copy()
         """Largest torque of each joint [N m], (6,); what compensates gravity is part of it."""
@@ -177,9 +178,10 @@ class CartesianImpedance:
 
     def _critical_damping(self) -> FloatArray:
         """D (6, 6) [N s/m, N m s/rad] for the present pose and stiffness."""
-        mujoco.mj_fullM(self.model, self._inertia, self.data.qM)
         jacobian = self._tool_jacobian()
-        inertia = self._inertia[np.ix_(self._dofs, self._dofs)]
+        for row, unit in zip(self._inertia, self._units, strict=True):
+            mujoco.mj_mulM(self.model, self.data, row, unit)
+        inertia = self._inertia[:, self._dofs]
         mobility = jacobian @ np.linalg.solve(inertia, jacobian.T) + _SINGULAR * np.eye(6)
         # With the Cholesky factor C C^T = L^-1: C^T K C = U B U^T, Q = C^-T U gives L = Q Q^T, K = Q B Q^T.
         factor = np.linalg.cholesky(mobility)

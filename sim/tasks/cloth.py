@@ -22,6 +22,7 @@ RELEASED = 0.8
 """Opening of the gripper from which it has let go."""
 
 _GRASP = 0.015  # of the tool over the knot [m]
+_LOW = 0.004  # height over its grasp from which the tool closes; from higher up the knot slips out [m]
 _HELD = 0.5  # opening; the knot holds the fingers open at .24
 _ABOVE = 0.045  # clearance of the tool over its grasp while it goes there [m]
 _ALIGNED, _NEAR_GOAL = 0.012, 0.012
@@ -53,7 +54,7 @@ class ClothTask(Task):
             arm=functools.partial(WidowXArm, config=config),
             robot=arm_model(config.robot),
         )
-        Cloth(scene).add_drag()
+        Cloth(scene).prepare()
         return scene
 
     def goal(self, scene: Scene) -> FloatArray:
@@ -104,7 +105,7 @@ def _take(scene: Scene, grasp: FloatArray) -> FloatArray:
     along, across = np.abs(tool[:2] - grasp[:2])  # the gap between the fingers runs along x
     funnel = _FUNNEL * max(tool[2] - grasp[2], 0.0)
     if along < _SLOT + funnel and across < _ALIGNED + funnel:
-        closed = tool[2] < grasp[2] + 0.008 and max(along, across) < _ALIGNED
+        closed = tool[2] < grasp[2] + _LOW and max(along, across) < _ALIGNED
         return action_towards(scene, grasp, 0.0 if closed else 1.0, _SPEED)
     above = grasp[2] + _ABOVE
     if tool[2] < above - 0.02:  # rise first: the fingers must not sweep the cloth away

@@ -20,8 +20,10 @@ COVERED, UNCOVERED = 0.95, 0.0
 _TOP = np.array([(x, y, BLOCK_HALF[2]) for x, y in itertools.product(np.linspace(-0.02, 0.02, 6), repeat=2)])
 _LIES = 2 * BLOCK_HALF[2] + 0.025  # height of the cloth over the block [m]
 _BESIDE = 0.138  # from the block's middle to that of a cloth beside it [m]
-_BEYOND, _OFF, _FAR = 0.1, 0.19, 0.27
-"""Distances [m] of the knot from the block: over it, off it, and so far that all the cloth follows."""
+_BEYOND, _FAR = 0.12, 0.27
+"""Distances [m] of the knot from the block: over it, and so far that all the cloth follows."""
+_CLEAR = 0.045
+"""Distance [m] of a cloth's corner from the middle of the block that it leaves bare."""
 _CORNER_FIT, _CORNER_ASIDE = 0.015, 0.045
 """How near the opposite corner may be to the block's middle, and how far aside, for a cover [m]."""
 
@@ -32,8 +34,8 @@ class _CoverTask(ClothTask):
     def objects_xml(self) -> str:
         size = " ".join(map(str, BLOCK_HALF))
         block = (
-            f'<body name="block"><freejoint/><geom name="block" type="box" size="{size}" mass="0.2" '
-            'rgba="0.85 0.12 0.1 1" friction="0.6 0.005 0.0001" contype="1" conaffinity="3"/></body>'
+            f'<body name="block"><freejoint/><geom name="block" type="box" size="{size}" mass="0.35" '
+            'rgba="0.85 0.12 0.1 1" friction="1 0.005 0.0001" contype="1" conaffinity="3"/></body>'
         )
         return super().objects_xml() + block
 
@@ -65,7 +67,8 @@ class _CoverTask(ClothTask):
 
     def pulled_away(self, scene: Scene, distance: float) -> FloatArray:
         """The place (2,) [m] for a knot that is pulled off the block, towards the arm's right."""
-        return scene.position("block")[:2] - np.array([0.0, distance])
+        x, y = scene.position("block")[:2]
+        return np.array([x, max(y - distance, self.workspace.low[1] + 0.015)])
 
 
 class ClothCoverTask(_CoverTask):
@@ -94,7 +97,7 @@ class ClothCoverTask(_CoverTask):
             return knot
         if corner[1] > -_CORNER_FIT or abs(corner[0]) > _CORNER_ASIDE:
             return self.pulled_away(scene, _FAR)
-        way = np.array([np.clip(-corner[0] / abs(corner[1]), -0.35, 0.35), 1.0])
+        way = np.array([np.clip(-corner[0] / max(abs(corner[1]), _CLEAR), -0.35, 0.35), 1.0])
         return scene.position("block")[:2] + _BEYOND * way
 
     def done(self, scene: Scene) -> bool:
@@ -132,10 +135,8 @@ class ClothUncoverTask(_CoverTask):
         self.start(scene, self.over(scene, rng, rng.uniform(-0.012, 0.012, 2)), rng)
 
     def goal(self, scene: Scene) -> FloatArray:
-        """Just far enough; farther where the cloth has crept on to the block, or aside, to draw it along."""
-        corner = self.corner(scene)
-        crept = corner[1] > -2 * _CORNER_FIT or abs(corner[0]) > _CORNER_ASIDE / 2
-        return self.pulled_away(scene, _FAR if crept else _OFF)
+        """Where the cloth lies clear of the block, drawn out straight: a heap would not cover it again."""
+        return self.pulled_away(scene, cloth.DIAGONAL + max(-self.corner(scene)[1], _CLEAR))
 
     def done(self, scene: Scene) -> bool:
         return bool(self.hidden(scene) <= UNCOVERED and Cloth(scene).vertices[:, 2].max() < _LIES)
