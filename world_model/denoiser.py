@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, cast
 
@@ -18,88 +17,11 @@ from torch import Tensor, nn
 
 from robot_rl import torchvision_compat  # noqa: F401  (diffusers imports torchvision)
 from robot_rl.data.two_hot import TwoHot
-from robot_rl.errors import ConfigError, unknown
+from world_model.config import WorldModelConfig
 
 from diffusers import UNet2DModel  # isort: skip
 
-ACTION_ENCODINGS: Final = ("two_hot", "linear")
-TARGETS: Final = ("absolute", "residual")
-PRECISIONS: Final = ("float32", "bfloat16")
 SIGMA_TRAIN_MAX: Final = 80.0
-
-
-@dataclass(frozen=True)
-class WorldModelConfig:
-    """Sizes of the networks and the diffusion's noise levels. Defaults: two CPU cores, 64 x 64 frames."""
-
-    history: int = 4
-    """H, past frames on channels."""
-    patch: int = 4
-    """Pixel-unshuffle factor: the U-Net sees (h / patch, w / patch)."""
-    channels: tuple[int, ...] = (32, 64, 96)
-    """Width of the U-Net's levels; each but the last halves the picture."""
-    blocks: int = 1
-    groups: int = 8
-    attention: bool = False
-    action_encoding: str = "two_hot"
-    action_bins: int = 21
-    spatial_channels: int = 8
-    """Channels that a linear map of the conditioning draws beside the frames (the camera is fixed); or 0."""
-    head_width: int = 128
-    target: str = "residual"
-    """What is diffused: the next frame, or its difference to the last one."""
-    sigma_data: float = 0.5
-    log_sigma_mean: float = 3.0
-    """High: one step starts from noise alone, so training must not see the answer through the noise."""
-    log_sigma_std: float = 1.0
-    sigma_min: float = 0.002
-    sigma_max: float = 20.0
-    rho: float = 7.0
-    steps: int = 1
-    """Euler steps when sampling."""
-    mean_share: float = 0.5
-    """Share of training windows without picture or noise at sigma_max: the limit of large sigma, where the
-    denoiser's answer is the mean next frame. 0 is plain EDM."""
-    initial_noise: float = 0.0
-    """Scale of the noise that sampling starts from. 0 asks for the mean: contact with a rigid block has one
-    outcome, and what little noise a small network lets through would add up over an imagined episode."""
-    precision: str = "bfloat16"
-    """Of the networks' arithmetic under autocast; weights stay float32."""
-
-    def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("action_encoding", self.action_encoding, ACTION_ENCODINGS),
-            ("target", self.target, TARGETS),
-            ("precision", self.precision, PRECISIONS),
-        ):
-            if value not in choices:
-                raise unknown(f"world_model.{name}", value, choices)
-        for name in ("history", "patch", "blocks", "groups", "action_bins", "steps", "head_width"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"world_model.{name} is {getattr(self, name)}; expected at least 1")
-        if not self.channels or any(width % self.groups for width in self.channels):
-            raise ConfigError(f"world_model.channels is {self.channels}; expected multiples of {self.groups}")
-        if self.spatial_channels < 0:
-            raise ConfigError(f"world_model.spatial_channels is {self.spatial_channels}; expected at least 0")
-        if not 0 <= self.mean_share <= 1 or self.initial_noise < 0:
-            raise ConfigError(
-                f"world_model.mean_share, initial_noise are {self.mean_share}, {self.initial_noise}; "
-                "expected a share in [0, 1] and a scale of at least 0"
-            )
-        if not 0 < self.sigma_min < self.sigma_max:
-            raise ConfigError(
-                f"world_model.sigma_min, sigma_max are {self.sigma_min}, {self.sigma_max}; "
-                "expected 0 < sigma_min < sigma_max"
-            )
-
-    def check_image(self, height: int, width: int) -> None:
-        """Raises ConfigError where the U-Net cannot halve pictures of (height, width) as often as it must."""
-        unit = self.patch * 2 ** (len(self.channels) - 1)
-        if height % unit or width % unit:
-            raise ConfigError(
-                f"images of {height} x {width} pixels do not fit the world model; expected multiples of "
-                f"{unit} = patch {self.patch} x 2^({len(self.channels)} levels - 1)"
-            )
 
 
 def precondition(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -135,33 +57,44 @@ def to_bytes(pixels: Tensor) -> Tensor:
 
 
 class ActionEncoder(nn.Module):
-    """Actions (B, A) in [-1, 1] -> (B, size): two-hot over K bins a dimension, or as they are."""
+    """Actions (B, A) in [-1, 1] -> (B, size): two-hot or one-hot over K bins a dimension, or as they are."""
 
     def __init__(self, config: WorldModelConfig, action_dim: int) -> None:
         super().__init__()
-        self.two_hot = TwoHot(config.action_bins) if config.action_encoding == "two_hot" else None
-        self.size = action_dim * (config.action_bins if self.two_hot else 1)
+        self.bins = TwoHot(config.action_bins) if config.action_encoding != "linear" else None
+        self.nearest = config.action_encoding == "one_hot"
+        self.size = action_dim * (config.action_bins if self.bins else 1)
 
     def forward(self, action: Tensor) -> Tensor:
-        return self.two_hot.encode(action).flatten(1) if self.two_hot else action
+        if self.bins is None:
+            return action
+        weights = self.bins.encode(action)
+        if self.nearest:  # the bin that carries most of the two-hot weight is the nearest
+            weights = nn.functional.one_hot(weights.argmax(-1), self.bins.bins).to(weights)
+        return weights.flatten(1)
 
 
 class FrameDenoiser(nn.Module):
     """D(x; sigma, past frames, condition) = c_skip x + c_out F(c_in x, ...), F a diffusers U-Net.
 
+    A frame is what the model's codec makes of a picture: pixels (c = 3), or latents.
+
     diffusers' own timestep is held at zero (its Fourier and positional embeddings do not suit continuous
     noise levels); c_noise and the condition enter as class embedding through adaptive group norm.
 
     Args:
-        condition_dim: C, width of the condition: encoded action, state and predicted next state.
+        frame_shape: (c, h, w) of a frame.
+        condition_dim: C, width of the condition: encoded action, state, predicted next state, instruction.
     """
 
-    def __init__(self, config: WorldModelConfig, height: int, width: int, condition_dim: int) -> None:
+    def __init__(
+        self, config: WorldModelConfig, frame_shape: tuple[int, int, int], condition_dim: int
+    ) -> None:
         super().__init__()
-        config.check_image(height, width)
         self.config = config
+        channels, height, width = frame_shape
         self.grid = (height // config.patch, width // config.patch)
-        pixels = 3 * config.patch**2
+        pixels = channels * config.patch**2
         embedding = 4 * config.channels[0]  # diffusers' time_embedding_dim
         levels = len(config.channels)
         unet = UNet2DModel(
@@ -190,7 +123,7 @@ class FrameDenoiser(nn.Module):
         self.sigmas = sigma_schedule(config.steps, config.sigma_min, config.sigma_max, config.rho)
 
     def forward(self, noisy: Tensor, sigma: Tensor, history: Tensor, condition: Tensor) -> Tensor:
-        """F's prediction; `noisy` (B, 3, h, w) is already scaled by c_in, `sigma` is (B,)."""
+        """F's prediction; `noisy` (B, c, h, w) is already scaled by c_in, `sigma` is (B,)."""
         c_noise = precondition(sigma, self.config.sigma_data)[3]
         angles = c_noise[:, None] * self.frequencies
         embedded = self.condition_embedding(condition)
@@ -204,7 +137,7 @@ class FrameDenoiser(nn.Module):
         return nn.functional.pixel_shuffle(output.float(), self.config.patch)
 
     def denoise(self, x: Tensor, sigma: Tensor, history: Tensor, condition: Tensor) -> Tensor:
-        """D(x; sigma) of a noisy target `x` (B, 3, h, w); history (B, H, 3, h, w), condition (B, C)."""
+        """D(x; sigma) of a noisy target `x` (B, c, h, w); history (B, H, c, h, w), condition (B, C)."""
         c_skip, c_out, c_in, _ = precondition(sigma[:, None, None, None], self.config.sigma_data)
         return c_skip * x + c_out * self(c_in * x, sigma, history, condition)
 
@@ -218,7 +151,8 @@ class FrameDenoiser(nn.Module):
 
     def draw_sigma(self, count: int, generator: torch.Generator) -> Tensor:
         """Training noise levels (count,): ln sigma ~ N(log_sigma_mean, log_sigma_std^2), clipped."""
-        log_sigma = torch.randn(count, generator=generator) * self.config.log_sigma_std
+        noise = torch.randn(count, generator=generator, device=generator.device)
+        log_sigma = noise * self.config.log_sigma_std
         return (log_sigma + self.config.log_sigma_mean).exp().clamp(self.config.sigma_min, SIGMA_TRAIN_MAX)
 
     def loss(
@@ -227,15 +161,16 @@ class FrameDenoiser(nn.Module):
         """E[lambda(sigma) c_out^2 w |F - F*|^2] with lambda = 1 / c_out^2 (equation 8), pixels weighted by w.
 
         Args:
-            history: (B, H, 3, h, w). condition: (B, C). frame: true next frame (B, 3, h, w).
+            history: (B, H, c, h, w). condition: (B, C). frame: true next frame (B, c, h, w).
             weight: (B, 1, h, w), mean about 1.
 
         Returns:
-            The loss and the denoised next frame (B, 3, h, w), detached, a sample of one step from sigma.
+            The loss and the denoised next frame (B, c, h, w), detached, a sample of one step from sigma.
         """
-        blank = torch.rand(len(frame), generator=generator) < self.config.mean_share
+        device = generator.device
+        blank = torch.rand(len(frame), generator=generator, device=device) < self.config.mean_share
         sigma = torch.where(blank, self.config.sigma_max, self.draw_sigma(len(frame), generator))
-        noise = torch.randn(frame.shape, generator=generator)
+        noise = torch.randn(frame.shape, generator=generator, device=device)
         c_skip, c_out, c_in, _ = precondition(sigma[:, None, None, None], self.config.sigma_data)
         clean = self.encode(frame, history[:, -1])
         noisy = torch.where(blank[:, None, None, None], 0.0, clean + sigma[:, None, None, None] * noise)
@@ -245,7 +180,7 @@ class FrameDenoiser(nn.Module):
         return loss, self.decode(denoised, history[:, -1])
 
     def sample(self, history: Tensor, condition: Tensor, noise: Tensor) -> Tensor:
-        """The next frame (B, 3, h, w) from standard normal `noise` of the same shape."""
+        """The next frame (B, c, h, w) from standard normal `noise` of the same shape."""
         target = euler_sample(
             lambda x, sigma: self.denoise(x, sigma, history, condition),
             self.config.initial_noise * noise,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
@@ -24,6 +24,9 @@ Step = tuple[
     Observation, npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]
 ]
 
+END_THRESHOLD = 0.5
+"""Of the end head, whose loss balances the classes."""
+
 
 @dataclass(frozen=True)
 class WorldModelEnvConfig:
@@ -39,6 +42,9 @@ class WorldModelEnvConfig:
     effort_cost: float = 0.0
     """Cost of a step at full action; it falls with the mean square of the action, as the energy asked of a
     spring does whose setpoint the action moves. 0: imagined steps cost nothing."""
+    cut_uncertain: bool = False
+    """Truncate a member where the ensemble's disagreement passes its limit (the 99th percentile of
+    validation): what comes after is nobody's knowledge."""
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "horizon", "debounce"):
@@ -52,32 +58,55 @@ class WorldModelEnvConfig:
             raise ConfigError(f"world model environment: key_frames={self.key_frames}; expected in [0, 1]")
 
 
+class FrameJudge(Protocol):
+    """Says what pictures show; `reward_vlm.SuccessClassifier` is one."""
+
+    @property
+    def threshold(self) -> float: ...
+
+    def success_probability(
+        self, images: npt.NDArray[np.uint8], instruction: str
+    ) -> npt.NDArray[np.float32]: ...
+
+
 class WorldModelEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArray[Any]]):
     """N imagined arms of a frozen `WorldModel`.
 
     Autoreset is disabled: a member that has ended stays as it is, costs no imagination, gives reward 0 and
     repeats its last observation, flags and info, until `reset` names it. Success is `debounce` frames in a
-    row above the model's threshold; with it come `terminated`, `success` and reward 1. `truncated` is the
-    horizon. Each member draws from a generator of its own, seeded by `reset`: its start, then the noise of
-    every frame. `info` also holds `success_probability` (N,) of the newest frame.
+    row above the threshold; with it come `terminated`, `success` and reward 1. A model's end head ends an
+    episode without reward. `truncated` is the horizon, or too much uncertainty. Each member draws from a
+    generator of its own, seeded by `reset`: its start, then the noise of every frame. `info` also holds
+    `success_probability` (N,) and `uncertainty` (N,) of the newest frame.
 
     Args:
-        model: its success threshold is used.
+        model: imagines, on its own device.
         starts: episodes whose real frames imagined episodes begin from.
         config: sizes.
+        judge: calls success in the place of the model's own head.
 
     Raises:
         DataError: the episodes do not fit the model.
+        ConfigError: `cut_uncertain` with a model of one member.
     """
 
     def __init__(
-        self, model: WorldModel, starts: Sequence[Episode], config: WorldModelEnvConfig | None = None
+        self,
+        model: WorldModel,
+        starts: Sequence[Episode],
+        config: WorldModelEnvConfig | None = None,
+        judge: FrameJudge | None = None,
     ) -> None:
-        self.model, self.config = model.eval(), config or WorldModelEnvConfig()
+        self.model, self.config, self.judge = model.prepare(), config or WorldModelEnvConfig(), judge
+        if self.config.cut_uncertain and model.config.members == 1:
+            raise ConfigError(
+                "world model environment: cut_uncertain=True with a model of 1 member; expected at least 2: "
+                "train with world_model.model.members=2"
+            )
         self.num_envs = self.config.num_envs
         spec = model.spec
         spec.check(starts)
-        self._table = FrameTable(starts, spec.camera)
+        self._table = FrameTable(starts, spec.camera, model.embed)
         self._initial, self._key = _start_frames(self._table)
         self._instructions_by_episode = [episode.metadata.instruction for episode in starts]
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_fps": spec.control_hz}
@@ -91,17 +120,20 @@ class WorldModelEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArray[
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
-        count = self.num_envs
-        self._generators = [torch.Generator() for _ in range(count)]
-        self._history = torch.zeros(
-            (count, model.config.history, spec.height, spec.width, 3), dtype=torch.uint8
-        )
-        self._state = torch.zeros(count, spec.state_dim)
-        self._previous = torch.zeros(count, spec.state_dim)
+        count, device = self.num_envs, model.device
+        self._generators = [torch.Generator(device) for _ in range(count)]
+        size = (count, model.config.history, spec.height, spec.width, 3)
+        self._history = torch.zeros(size, dtype=torch.uint8, device=device)
+        self._state = torch.zeros(count, spec.state_dim, device=device)
+        self._previous = torch.zeros(count, spec.state_dim, device=device)
+        told = self._table.instruction
+        self._told = None if told is None else torch.zeros(count, told.shape[1], device=device)
         self._action = np.zeros((count, spec.action_dim), np.float32)
         self._probability = np.zeros(count, np.float32)
+        self._uncertainty = np.zeros(count, np.float32)
         self._held = np.zeros(count, np.int64)
         self._steps = np.zeros(count, np.int64)
+        self._success = np.zeros(count, bool)
         self._terminated = np.zeros(count, bool)
         self._truncated = np.ones(count, bool)  # nobody steps before a reset
         self._instructions = [""] * count
@@ -122,9 +154,12 @@ class WorldModelEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArray[
             raise ConfigError(f"reset_mask has shape {mask.shape}; expected ({self.num_envs},)")
         for index, value in zip(np.flatnonzero(mask), self._member_seeds(seed)[mask], strict=True):
             self._reset_member(int(index), int(value))
-        self._probability[mask] = self.model.success_probability(self._history[mask, -1]).numpy()
+        rows = np.flatnonzero(mask)
+        own = self.model.success_probability(self._history[rows, -1], self._told_of(rows)).cpu().numpy()
+        self._probability[rows] = self._judged(rows, own)
+        self._uncertainty[rows] = 0
         return self._observations(), {
-            "success": self._probability > self.model.threshold,
+            "success": self._probability > self.threshold,
             "instruction": list(self._instructions),
             "success_probability": self._probability.copy(),
         }
@@ -143,43 +178,77 @@ class WorldModelEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArray[
         reward, cost = np.zeros((2, self.num_envs), np.float32)
         if len(live):
             self._action[live] = np.clip(actions[live], -1, 1)
-            self._imagine(live)
-            above = self._probability[live] > self.model.threshold
+            ended = self._imagine(live)
+            above = self._probability[live] > self.threshold
             self._held[live] = np.where(above, self._held[live] + 1, 0)
             self._steps[live] += 1
-            self._terminated[live] = self._held[live] >= self.config.debounce
+            self._success[live] = self._held[live] >= self.config.debounce
+            self._terminated[live] = self._success[live] | ended
             self._truncated[live] = self._steps[live] >= self.config.horizon
-            reward[live] = self._terminated[live]
+            if self.config.cut_uncertain:
+                self._truncated[live] |= self._uncertainty[live] > float(self.model.uncertainty_limit)
+            reward[live] = self._success[live]
             cost[live] = self.config.effort_cost * np.square(self._action[live]).mean(1)
         info = self._info() | {"cost": cost}
         return self._observations(), reward, self._terminated.copy(), self._truncated.copy(), info
 
-    def _imagine(self, live: npt.NDArray[np.int64]) -> None:
-        """Replace the live members' newest frame, state and success probability by the next ones."""
-        history = self._history[live]
+    @property
+    def threshold(self) -> float:
+        """A picture counts as success above this probability."""
+        return self.model.threshold if self.judge is None else self.judge.threshold
+
+    def _imagine(self, live: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Replace the live members' newest frame, state, success probability and uncertainty by the next
+        ones; returns which of them the end head ends, bool (L,)."""
+        # A compiled model is made for one size of batch: the others are imagined too, and left as they are.
+        rows = np.arange(self.num_envs) if self.model.config.compile else live
+        history = self._history[rows]
         prediction = self.model.predict(
             history,
-            self._state[live],
-            self._previous[live],
-            torch.from_numpy(self._action[live]),
-            [self._generators[i] for i in live],
+            self._state[rows],
+            self._previous[rows],
+            torch.from_numpy(self._action[rows]).to(history.device),
+            [self._generators[i] for i in rows],
+            self._told_of(rows),
         )
-        self._history[live] = torch.cat([history[:, 1:], prediction.frame[:, None]], 1)
-        self._previous[live], self._state[live] = self._state[live], prediction.state
-        self._probability[live] = prediction.success.numpy()
+        kept = live if len(rows) > len(live) else np.arange(len(live))
+        self._history[live] = torch.cat([history[kept, 1:], prediction.frame[kept, None]], 1)
+        self._previous[live], self._state[live] = self._state[live], prediction.state[kept]
+        self._probability[live] = self._judged(live, prediction.success[kept].cpu().numpy())
+        self._uncertainty[live] = prediction.uncertainty[kept].cpu().numpy()
+        ended: npt.NDArray[np.bool_] = prediction.ended[kept].cpu().numpy() > END_THRESHOLD
+        return ended
+
+    def _judged(self, rows: npt.NDArray[np.int64], own: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Success probabilities of the newest pictures of members `rows`: the head's own, or the judge's."""
+        if self.judge is None:
+            return own
+        pictures = self._history[rows, -1].cpu().numpy()
+        instructions = np.array([self._instructions[row] for row in rows])
+        judged = np.zeros(len(rows), np.float32)
+        for instruction in np.unique(instructions):
+            of = instructions == instruction
+            judged[of] = self.judge.success_probability(pictures[of], str(instruction))
+        return judged
+
+    def _told_of(self, rows: npt.NDArray[np.int64]) -> torch.Tensor | None:
+        return None if self._told is None else self._told[rows]
 
     def _reset_member(self, index: int, seed: int) -> None:
-        generator = self._generators[index].manual_seed(seed)
-        lot = float(torch.rand((), generator=generator))
+        generator, device = self._generators[index].manual_seed(seed), self.model.device
+        lot = float(torch.rand((), generator=generator, device=device))
         frames = self._key if lot < self.config.key_frames else self._initial
-        start = frames[torch.randint(len(frames), (1,), generator=generator)]
+        start = frames[torch.randint(len(frames), (1,), generator=generator, device=device).cpu()]
+        told = self._table.told(start)
+        if self._told is not None and told is not None:
+            self._told[index] = told[0]
         self._history[index] = self._table.history(start, self.model.config.history)[0]
         self._state[index] = self._table.states[start[0]]
         self._previous[index] = self._table.previous(start)[0]
         self._instructions[index] = self._instructions_by_episode[int(self._table.episode[start[0]])]
         self._action[index] = 0
         self._held[index] = self._steps[index] = 0
-        self._terminated[index] = self._truncated[index] = False
+        self._success[index] = self._terminated[index] = self._truncated[index] = False
 
     def _member_seeds(self, seed: int | Sequence[int] | None) -> npt.NDArray[np.int64]:
         if seed is None:
@@ -192,17 +261,18 @@ class WorldModelEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDArray[
 
     def _observations(self) -> Observation:
         return {
-            schema.STATE: self._state.numpy().copy(),
-            self.model.spec.camera: self._history[:, -1].numpy().copy(),
+            schema.STATE: self._state.cpu().numpy().copy(),
+            self.model.spec.camera: self._history[:, -1].cpu().numpy().copy(),
         }
 
     def _info(self) -> dict[str, Any]:
         return {
-            "success": self._terminated.copy(),
+            "success": self._success.copy(),
             "action": self._action.copy(),
             "filter_reason": np.zeros(self.num_envs, np.uint8),
             "instruction": list(self._instructions),
             "success_probability": self._probability.copy(),
+            "uncertainty": self._uncertainty.copy(),
         }
 
 

@@ -62,20 +62,26 @@ class SuccessHead(nn.Module):
 
     The loss balances the classes, so a probability of 0.5 means "as likely as not, were success and failure
     equally frequent"; `threshold` is chosen on validation pictures.
+
+    Args:
+        told: L, width of the instruction's embedding; 0 where there is one task alone.
     """
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, told: int = 0) -> None:
         super().__init__()
         self.picture = nn.Sequential(_downsampler(3, 2, 24), nn.Conv2d(48, 48, 3, padding=1), nn.SiLU())
         self.classify = nn.Sequential(
-            nn.Linear(_flat_size(self.picture, 3, height, width), 64), nn.SiLU(), nn.Linear(64, 1)
+            nn.Linear(_flat_size(self.picture, 3, height, width) + told, 64), nn.SiLU(), nn.Linear(64, 1)
         )
         self.threshold: Tensor
         self.register_buffer("threshold", torch.tensor(0.5))
 
-    def forward(self, frame: Tensor) -> Tensor:
-        """Logits (B,) of frames (B, 3, h, w) in [-1, 1]."""
-        return self.classify(self.picture(frame).flatten(1)).squeeze(1)
+    def forward(self, frame: Tensor, instruction: Tensor | None = None) -> Tensor:
+        """Logits (B,) of frames (B, 3, h, w) in [-1, 1], maybe with instructions (B, L)."""
+        features = self.picture(frame).flatten(1)
+        if instruction is not None:
+            features = torch.cat([features, instruction], 1)
+        return self.classify(features).squeeze(1)
 
 
 def choose_threshold(probability: Tensor, success: Tensor, max_false_positive: float) -> float:

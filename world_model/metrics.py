@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,29 +41,43 @@ def ssim(images: Tensor, truth: Tensor) -> Tensor:
     return value.flatten(1).mean(1).unflatten(0, (len(images), 3)).mean(1)
 
 
-def imagine(
-    model: WorldModel, table: FrameTable, starts: Tensor, actions: Tensor, seed: int = 0
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Open-loop prediction from real histories.
+@dataclass
+class Imagined:
+    """h steps imagined open loop, of B windows."""
+
+    frames: Tensor
+    """uint8 (B, h, height, width, 3), as are their truths."""
+    states: Tensor
+    """float32 (B, h, S)."""
+    success: Tensor
+    """Probability (B, h)."""
+    uncertainty: Tensor
+    """The ensemble's disagreement (B, h); 0 of one member."""
+
+
+def imagine(model: WorldModel, table: FrameTable, starts: Tensor, actions: Tensor, seed: int = 0) -> Imagined:
+    """Open-loop prediction from real histories; the result lies on the CPU.
 
     Args:
         starts: frames of `table` (B,). actions: (B, h, A), applied one after the other.
-
-    Returns:
-        Frames uint8 (B, h, height, width, 3), states (B, h, S), success probabilities (B, h).
     """
-    generator = torch.Generator().manual_seed(seed)
-    history, state = table.history(starts, model.config.history), table.states[starts]
-    previous = table.previous(starts)
-    frames, states, success = [], [], []
+    device = model.device
+    generator = torch.Generator(device).manual_seed(seed)
+    history = table.history(starts, model.config.history).to(device)
+    state, previous = table.states[starts].to(device), table.previous(starts).to(device)
+    told = on(device, table.told(starts))
+    steps = []
     for step in range(actions.shape[1]):
-        prediction = model.predict(history, state, previous, actions[:, step], generator)
-        history = torch.cat([history[:, 1:], prediction.frame[:, None]], 1)
-        previous, state = state, prediction.state
-        frames.append(prediction.frame)
-        states.append(prediction.state)
-        success.append(prediction.success)
-    return torch.stack(frames, 1), torch.stack(states, 1), torch.stack(success, 1)
+        following = model.predict(history, state, previous, actions[:, step].to(device), generator, told)
+        history = torch.cat([history[:, 1:], following.frame[:, None]], 1)
+        previous, state = state, following.state
+        steps.append(following)
+    return Imagined(
+        *(
+            torch.stack([getattr(step, name) for step in steps], 1).cpu()
+            for name in ("frame", "state", "success", "uncertainty")
+        )
+    )
 
 
 def evaluate_world_model(
@@ -87,16 +100,17 @@ def evaluate_world_model(
         DataError: the episodes do not fit the model, or none is as long as a horizon.
     """
     model.spec.check(episodes)
-    table = FrameTable(episodes, model.spec.camera)
+    table = FrameTable(episodes, model.spec.camera, model.embed)
     generator = torch.Generator().manual_seed(seed)
     metrics: dict[str, float] = {}
     for horizon in horizons:
         starts = _windows(table, horizon, max_windows, generator)
         steps = starts[:, None] + torch.arange(horizon)
         actions, truth, copied = table.actions[steps], table.frames[steps[:, -1] + 1], table.frames[starts]
-        frames, states, _ = imagine(model, table, starts, actions, seed)
-        wrong, _, _ = imagine(model, table, starts, actions.roll(1, 0), seed)
-        error = (states[:, -1] - table.states[steps[:, -1] + 1]) / model.state_scale
+        played = imagine(model, table, starts, actions, seed)
+        frames = played.frames
+        wrong = imagine(model, table, starts, actions.roll(1, 0), seed).frames
+        error = (played.states[:, -1] - table.states[steps[:, -1] + 1]) / model.state_scale.cpu()
         metrics |= {
             f"psnr_h{horizon}": float(psnr(frames[:, -1], truth).mean()),
             f"copy_psnr_h{horizon}": float(psnr(copied, truth).mean()),
@@ -108,31 +122,41 @@ def evaluate_world_model(
     return metrics | _success_metrics(model, table) | _replayed_success(model, episodes, debounce, seed)
 
 
-def replay(model: WorldModel, episodes: Sequence[Episode], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Whole episodes imagined open loop from their first frame, with their own actions; T the longest.
+@dataclass
+class Replay:
+    """B whole episodes imagined open loop from their first frame, with their own actions; T the longest."""
 
-    Returns:
-        Success probabilities (B, T) of the imagined frames, the true success bool (B, T) of the real ones,
-        and which of them an episode has, bool (B, T).
-    """
-    table = FrameTable(episodes, model.spec.camera)
+    success: Tensor
+    """Probability (B, T) of the imagined frames."""
+    uncertainty: Tensor
+    """(B, T) of the imagined frames."""
+    truth: Tensor
+    """bool (B, T): success of the real ones."""
+    valid: Tensor
+    """bool (B, T): which of them an episode has."""
+
+    def succeeded(self, threshold: float, debounce: int) -> Tensor:
+        """bool (B,): whether `debounce` imagined frames in a row lie above the threshold."""
+        above = (self.success > threshold) & self.valid
+        return above.unfold(1, min(debounce, above.shape[1]), 1).all(2).any(1)
+
+
+def replay(model: WorldModel, episodes: Sequence[Episode], seed: int = 0) -> Replay:
+    """Imagine whole episodes again."""
+    table = FrameTable(episodes, model.spec.camera, model.embed)
     longest = max(len(episode) for episode in episodes)
     starts = table.first.unique()
     lengths = torch.tensor([len(episode) for episode in episodes])
     steps = torch.minimum(starts[:, None] + torch.arange(longest), (starts + lengths)[:, None])
-    _, _, probability = imagine(model, table, starts, table.actions[steps], seed)
+    played = imagine(model, table, starts, table.actions[steps], seed)
     valid = torch.arange(longest) < lengths[:, None]
     arrived = torch.minimum(steps + 1, (starts + lengths)[:, None])
-    return probability, table.success[arrived] & valid, valid
+    return Replay(played.success, played.uncertainty, table.success[arrived] & valid, valid)
 
 
-def side_by_side(model: WorldModel, episode: Episode, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """A video (T+1, h, 2 w, 3): the real episode, and beside it the one imagined from its first frame."""
-    model.spec.check([episode])
-    table = FrameTable([episode], model.spec.camera)
-    frames, _, _ = imagine(model, table, torch.zeros(1, dtype=torch.int64), table.actions[None, :-1], seed)
-    imagined = torch.cat([table.frames[:1], frames[0]])
-    return torch.cat([table.frames, imagined], 2).numpy()
+def on(device: torch.device, tensor: Tensor | None) -> Tensor | None:
+    """The tensor on `device`, if there is one."""
+    return None if tensor is None else tensor.to(device)
 
 
 def _windows(table: FrameTable, horizon: int, most: int, generator: torch.Generator) -> Tensor:
@@ -150,7 +174,13 @@ def _share(flags: Tensor) -> float:
 
 
 def _success_metrics(model: WorldModel, table: FrameTable) -> dict[str, float]:
-    probability = torch.cat([model.success_probability(part) for part in table.frames.split(256)])
+    device = model.device
+    probability = torch.cat(
+        [
+            model.success_probability(table.frames[part].to(device), on(device, table.told(part))).cpu()
+            for part in torch.arange(len(table.frames)).split(256)
+        ]
+    )
     called = probability > model.threshold
     return {
         "success_fpr": _share(called[~table.success]),
@@ -163,8 +193,6 @@ def _replayed_success(
     model: WorldModel, episodes: Sequence[Episode], debounce: int, seed: int
 ) -> dict[str, float]:
     """Whole episodes replayed from their first frame: are the imagined ends those of the real ones?"""
-    probability, _, valid = replay(model, episodes, seed)
-    above = (probability > model.threshold) & valid
-    runs = above.unfold(1, min(debounce, above.shape[1]), 1).all(2).any(1)
+    runs = replay(model, episodes, seed).succeeded(model.threshold, debounce)
     succeeded = torch.tensor([episode.succeeded for episode in episodes])
     return {"imagined_false_success": _share(runs[~succeeded]), "imagined_recall": _share(runs[succeeded])}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,10 +21,19 @@ class FrameTable:
         actions: executed, float32 (F, A); zeros at an episode's last frame.
         success: bool (F,), the truth at that frame. first: int64 (F,), where the frame's episode begins.
         episode: int64 (F,), the number of the frame's episode.
+        ended: bool (F,), whether the task ended with that frame, by success or otherwise.
+        instruction: float32 (E, L), of the episodes; None where it plays no part.
         steps: int64 (M,), frames that have a next one.
     """
 
-    def __init__(self, episodes: Sequence[Episode], camera: str = schema.IMAGE) -> None:
+    instruction: Tensor | None
+
+    def __init__(
+        self,
+        episodes: Sequence[Episode],
+        camera: str = schema.IMAGE,
+        embed: Callable[[Sequence[str]], Tensor | None] | None = None,
+    ) -> None:
         if not episodes:
             raise DataError("no episodes for the world model; expected at least one")
         lengths = np.array([len(episode) + 1 for episode in episodes])
@@ -36,12 +45,25 @@ class FrameTable:
             np.concatenate([np.pad(e.action, ((0, 1), (0, 0))) for e in episodes])
         )
         self.success = torch.from_numpy(np.concatenate([np.pad(e.success, (1, 0)) for e in episodes]))
+        self.ended = torch.from_numpy(np.concatenate([np.pad(e.terminated, (1, 0)) for e in episodes]))
+        self.instruction = embed([e.metadata.instruction for e in episodes]) if embed else None
         self.first = torch.from_numpy(np.repeat(starts, lengths))
         self.episode = torch.from_numpy(np.repeat(np.arange(len(episodes)), lengths))
         last = torch.zeros(len(self.frames), dtype=torch.bool)
         last[torch.from_numpy(starts + lengths - 1)] = True
         self.steps = torch.nonzero(~last).squeeze(1)
         self.is_last = last
+
+    def to(self, device: torch.device | str) -> FrameTable:
+        """The same, moved to `device`; returns itself."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device))
+        return self
+
+    def told(self, index: Tensor) -> Tensor | None:
+        """Instructions (B, L) of the episodes that frames `index` (B,) are of."""
+        return None if self.instruction is None else self.instruction[self.episode[index]]
 
     def previous(self, index: Tensor) -> Tensor:
         """States (B, S) one step before `index` (B,); at an episode's first frame, those of that frame."""
@@ -53,5 +75,5 @@ class FrameTable:
         Returns:
             uint8 (B, length, h, w, 3), oldest first.
         """
-        back = torch.arange(1 - length, 1)
+        back = torch.arange(1 - length, 1, device=index.device)
         return self.frames[torch.maximum(index[:, None] + back, self.first[index, None])]

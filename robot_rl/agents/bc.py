@@ -20,7 +20,9 @@ from robot_rl.agents.networks import move_towards
 from robot_rl.agents.policy import ActorPolicy
 from robot_rl.data import Episode, schema
 from robot_rl.data.augmentation import AugmentationConfig, augment_images
-from robot_rl.errors import ConfigError, DataError
+from robot_rl.errors import ConfigError, DataError, unknown
+
+POLICIES = ("actor", "diffusion")
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,14 @@ class BCConfig:
     holdout: float = 0.1
     """Share of the episodes kept for the validation loss; at least one if above 0."""
     validate_every: int = 250
+    policy: str = "actor"
+    """`actor`: the Gaussian or two-hot policy that every stage goes on with. `diffusion`: a diffusion policy,
+    for comparison; no later stage takes it over."""
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise unknown("bc.policy", self.policy, POLICIES)
         for name in ("updates", "batch", "validate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"bc.{name}={getattr(self, name)}; expected at least 1")

@@ -243,12 +243,14 @@ class ActorPolicy(nn.Module):
         statistics = None
         if "statistics.json" in artifact.files:
             statistics = Statistics.from_json(artifact.bytes("statistics.json").decode())
-        policy = cls(_config_from_json(artifact.json("config.json")), statistics)
+        policy = cls(policy_config_from_json(artifact.json("config.json")), statistics)
         policy.load_state_dict(artifact.tensors("model.safetensors"))
         return policy
 
 
-def _config_from_json(values: dict[str, Any]) -> PolicyConfig:
+def policy_config_from_json(values: dict[str, Any]) -> PolicyConfig:
+    """The configuration that `ActorPolicy.save` wrote."""
+
     def tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
         return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 

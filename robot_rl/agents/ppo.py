@@ -81,6 +81,8 @@ class Rollout:
     """Schema key -> (T, N, ...); read only when the encoder is trained."""
     costs: dict[str, Tensor] = field(default_factory=dict)
     """`reward`, `value` and `next_value` (T, N) of the costs; read only under a cost constraint."""
+    valid: Tensor | None = None
+    """bool (T, N): steps to learn from, where members stay as they are after their episode."""
 
 
 def generalised_advantage(rollout: Rollout, gamma: float, gae_lambda: float) -> Tensor:
@@ -127,22 +129,19 @@ class PPO:
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Epochs of minibatches over one rollout; returns the means of the losses."""
         config = self.config
-        advantage = generalised_advantage(rollout, config.gamma, config.gae_lambda)
-        if config.value_target == "gae":
-            target = advantage + rollout.value
-        else:
-            target = rollout.reward + config.gamma * rollout.next_value * ~rollout.terminated
-        weight = self.weight(rollout, advantage)
+        advantage, target = self.advantages(rollout)
         data = {
             "features": rollout.features,
             "action": rollout.action,
             "log_prob": rollout.log_prob,
             "target": target,
-            "advantage": (weight - weight.mean()) / (weight.std() + 1e-6),
+            "advantage": self.actor_weight(rollout, advantage),
         }
         if not self.frozen_encoder:
             data |= rollout.observations
         data = {name: value.flatten(0, 1) for name, value in data.items()}
+        if rollout.valid is not None:
+            data = {name: value[rollout.valid.flatten()] for name, value in data.items()}
         data["reference"] = self._reference_heads(data)
         sums: dict[str, float] = {}
         steps = 0
@@ -165,6 +164,23 @@ class PPO:
     def weight(self, rollout: Rollout, advantage: Tensor) -> Tensor:
         """What the surrogate weighs each action with (T, N): its advantage."""
         return advantage
+
+    def actor_weight(self, rollout: Rollout, advantage: Tensor) -> Tensor:
+        """The same, of mean 0 and deviation 1."""
+        weight = self.weight(rollout, advantage)
+        return (weight - weight.mean()) / (weight.std() + 1e-6)
+
+    def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """Advantages and the value's targets, (T, N) each."""
+        config = self.config
+        advantage = generalised_advantage(rollout, config.gamma, config.gae_lambda)
+        if config.value_target == "gae":
+            return advantage, advantage + rollout.value
+        return advantage, rollout.reward + config.gamma * rollout.next_value * ~rollout.terminated
+
+    def value_loss(self, features: Tensor, target: Tensor) -> Tensor:
+        """E[(V - target)^2] / 2."""
+        return 0.5 * (self.value(features.detach()).squeeze(-1) - target).square().mean()
 
     def _finish(self, sums: Mapping[str, float], steps: int, stopped: bool) -> dict[str, float]:
         self._updates += 1
@@ -192,7 +208,7 @@ class PPO:
         surrogate = self._surrogate(log_ratio.exp(), batch["advantage"])
         anchor = distribution.kl(self.policy.distribution(batch["reference"])).mean()
         entropy = distribution.entropy().mean()
-        value_loss = 0.5 * (self.value(features.detach()).squeeze(-1) - batch["target"]).square().mean()
+        value_loss = self.value_loss(features, batch["target"])
         actor_loss = -surrogate + config.kl_weight * anchor - config.entropy_weight * entropy
         loss = value_loss if self._updates < config.value_warmup else actor_loss + value_loss
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,15 +21,17 @@ from robot_rl.cli.simulation import Simulation, counting
 from robot_rl.data.episode import Episode
 from robot_rl.data.formats import open_dataset
 from robot_rl.data.store import EpisodeStore
-from robot_rl.errors import ConfigError
+from robot_rl.errors import ConfigError, unknown
 from robot_rl.safety import GuardedVectorEnv
 from robot_rl.trainers.evaluate import Evaluation, evaluate
-from robot_rl.trainers.loop import Progress
-from robot_rl.trainers.protocols import Policy
+from robot_rl.trainers.loop import LoopConfig, Progress, train
+from robot_rl.trainers.protocols import Learner, Policy
 from robot_rl.trainers.rollout import rollout
 from robot_rl.trainers.run import Run, command_line
+from world_model.parallel import Group
 
 T = TypeVar("T")
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass
@@ -40,6 +43,8 @@ class Context:
     progress: Progress = field(default_factory=TerminalProgress)
     dataset: list[Episode] | None = None
     """Recorded episodes that take the place of simulated demonstrations; nothing is then simulated."""
+    group: Group = field(default_factory=Group)
+    """The processes that train the world model together."""
 
     @classmethod
     def open(cls, arguments: Mapping[str, str], overrides: list[str]) -> Context:
@@ -60,7 +65,7 @@ class Context:
             config = resolve(overrides)
             config.dataset = arguments.get("dataset")
             if config.dataset:
-                open_dataset(config.dataset)  # refuse it before a directory is made
+                open_datasets(config.dataset)  # refuse it before a directory is made
             slug = config.task.name.replace("/", "_")
             default = Path(config.runs) / f"{time.strftime('%Y%m%d-%H%M%S')}_{slug}_{config.preset_name}"
             path = Path(arguments.get("run", default))
@@ -77,11 +82,20 @@ class Context:
         torch.set_num_threads(config.threads or torch.get_num_threads())
         if config.wandb:
             run.mirror_to_wandb(config.wandb, OmegaConf.to_container(config))  # type: ignore[arg-type]
-        return cls(config, run, dataset=open_dataset(config.dataset) if config.dataset else None)
+        return cls(config, run, dataset=open_datasets(config.dataset) if config.dataset else None)
 
     def section(self, name: str, kind: type[T]) -> T:
         """A validated dataclass from the config's section `name`."""
         return build(kind, self.config[name], name)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where networks train.
+
+        Raises:
+            ConfigError: no such device here.
+        """
+        return choose_device(self.config.get("device", "cpu"))  # runs of old have none
 
     @property
     def task(self) -> str:
@@ -95,6 +109,10 @@ class Context:
     def simulation(self) -> Simulation:
         """The simulator of this run's task."""
         return Simulation(self.config)
+
+    def fit(self, stage: str, learner: Learner) -> None:
+        """Train `learner` in the run's one loop."""
+        train(learner, self.run, stage, self.section("loop", LoopConfig), self.progress)
 
     def policy_metadata(self, episode: Episode) -> dict[str, Any]:
         """What a policy checkpoint says of the episodes that it was trained on."""
@@ -163,8 +181,31 @@ class Context:
             env.close()
 
 
+def choose_device(name: str) -> torch.device:
+    """`auto` (a GPU where there is one), `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: another name, or cuda where there is none.
+    """
+    if name not in DEVICES:
+        raise unknown("device", str(name), DEVICES)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda, and torch finds no GPU here; expected device=auto or device=cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def open_datasets(spec: str) -> list[Episode]:
+    """The episodes of one dataset, or of several with a plus between: store:A+store:B."""
+    if "+" not in spec or Path(spec.partition(":")[2] or spec).exists():
+        return open_dataset(spec)
+    return [episode for part in spec.split("+") for episode in open_dataset(part)]
+
+
 def _validate(config: DictConfig) -> None:
     """Refuse a bad value now rather than when its stage comes: every section, and the task."""
     for name, kind in SECTIONS.items():
         build(kind, config[name], name)
+    choose_device(config.device)
     Simulation(config)

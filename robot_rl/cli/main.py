@@ -215,6 +215,37 @@ VERBS: dict[str, Verb] = {
         ),
         flags=("--single-step", "--rerun"),
     ),
+    "imagine": Verb(
+        "Show a recorded episode beside the one that a world model imagines; with --drive, steer one.",
+        "imagine:imagine",
+        {
+            "run": "a run with a world model and its recordings (this or checkpoint= is required)",
+            "checkpoint": "a world model, in the place of the run's",
+            "dataset": "the recordings: store:PATH or rlds:PATH (the run's, in the order they were made)",
+            "episode": "its number among them (0)",
+            "seed": "of the imagined frames' noise (0)",
+            "out": "the mp4 to write; the last frame goes beside it (RUN/videos/imagine_EPISODE.mp4)",
+        },
+        examples=(
+            "robot-rl imagine run=runs/mine episode=3",
+            "robot-rl imagine checkpoint=runs/mine/stages/world_model/model dataset=data/push out=a.mp4",
+            "robot-rl imagine run=runs/mine --drive",
+        ),
+        configured=False,
+        flags=("--drive",),
+    ),
+    "examine": Verb(
+        "Measure whether a run's world model can be believed: drift, honesty, imagined beside simulated.",
+        "examine:examine",
+        {
+            "run": "the run directory, with the world model done (required)",
+            "episodes": "imagined episodes of each policy (200)",
+            "json": "a file to write the figures to",
+        },
+        ("run",),
+        ("robot-rl examine run=runs/mine json=examine.json",),
+        configured=False,
+    ),
     "report": Verb(
         "Write report.html of a run again.",
         "verbs:report",

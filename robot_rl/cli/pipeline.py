@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from robot_rl.cli.context import Context
@@ -48,6 +49,13 @@ def train_stage(arguments: dict[str, str], overrides: list[str]) -> int:
         raise ConfigError(f"train needs stage=: one of {', '.join(STAGES)}. See robot-rl train --help")
     if "dataset" in arguments and arguments.get("stage") not in ("bc", "world_model"):
         raise ConfigError(f"dataset= feeds stage=bc or stage=world_model; got stage={arguments.get('stage')}")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from robot_rl.cli.cluster import train_together
+
+        result = train_together(arguments, overrides)
+        if result is not None:
+            print(_line("world_model", result), flush=True)
+        return 0
     context = Context.open(arguments, overrides)
     print(f"run: {context.run.path}", flush=True)
     if "stage" in arguments:

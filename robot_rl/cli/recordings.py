@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from robot_rl.agents.diffusion_policy import KIND as DIFFUSION
+from robot_rl.agents.diffusion_policy import DiffusionPolicy, DiffusionRunner
 from robot_rl.agents.policy import ActorPolicy, PolicyRunner
 from robot_rl.cli.context import Context
 from robot_rl.cli.sections import CollectConfig, TaskConfig
@@ -14,6 +18,7 @@ from robot_rl.cli.simulation import arms, is_widowx
 from robot_rl.data import schema
 from robot_rl.data.episode import Episode
 from robot_rl.safety import GuardedVectorEnv
+from robot_rl.trainers.protocols import Policy
 from sim import ExpertPolicy, RandomPolicy
 from sim.experts import RandomConfig
 
@@ -24,6 +29,18 @@ def policy_path(context: Context, stage: str) -> Path:
 
 def load_policy(context: Context, stage: str) -> ActorPolicy:
     return ActorPolicy.load(policy_path(context, stage), {"task": context.task})
+
+
+def load_runner(path: str, expect: Mapping[str, Any] | None) -> Policy:
+    """Whatever kind of policy lies at `path`, ready to act.
+
+    Raises:
+        DataError: missing, damaged, or other than expected.
+    """
+    manifest = Path(path) / "manifest.json"
+    if manifest.exists() and json.loads(manifest.read_text()).get("kind") == DIFFUSION:
+        return DiffusionRunner(DiffusionPolicy.load(path, expect))
+    return PolicyRunner(ActorPolicy.load(path, expect))
 
 
 def demos(context: Context) -> list[Episode]:

@@ -85,6 +85,10 @@ def contents(run_dir: Path) -> dict[str, Any]:
         },
         "videos": _policy_videos(run_dir),
         "world_model_video": _video(run_dir / "videos" / "world_model.mp4"),
+        "imagined_videos": [
+            {"title": f"Episode {file.stem.removeprefix('imagine_')}", "video": _video(file)}
+            for file in sorted((run_dir / "videos").glob("imagine_*.mp4"))
+        ],
         "reward_chart": figures.reward_chart(_read_json(run_dir / "stages" / "reward" / "curves.json")),
         "safety": {
             "steps": steps,

@@ -20,8 +20,8 @@ from robot_rl.safety.passivity_config import ROBOTS
 from robot_rl.trainers.imagined import RefineConfig
 from robot_rl.trainers.loop import LoopConfig
 from robot_rl.trainers.online import OnlineConfig
+from world_model.config import WorldModelLearnerConfig
 from world_model.env import WorldModelEnvConfig
-from world_model.learner import WorldModelLearnerConfig
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,31 @@ class SafetyConfig:
 
 @dataclass(frozen=True)
 class ImaginationConfig:
-    """The refine stage: PPO inside the world model."""
+    """The refine stage: PPO inside the world model.
+
+    Attributes:
+        learner: how the policy is refined. env: how imagined episodes begin and end.
+        model: a world model to refine in, such as a frozen one of many tasks; empty: the run's own.
+        judge: a reward model that calls success in the place of the world model's head; empty: the head.
+        held_out: share of the recorded episodes that only measurements start from.
+        refresh_episodes: episodes of the refined policy that the world model then learns from, before a
+            second refinement that starts there; 0: none. refresh_updates: of the world model.
+    """
 
     learner: RefineConfig = field(default_factory=RefineConfig)
     env: WorldModelEnvConfig = field(default_factory=WorldModelEnvConfig)
+    model: str = ""
+    judge: str = ""
+    held_out: float = 0.0
+    refresh_episodes: int = 0
+    refresh_updates: int = 400
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1 or self.refresh_episodes < 0 or self.refresh_updates < 1:
+            raise ConfigError(
+                f"held_out={self.held_out}, refresh_episodes={self.refresh_episodes}, "
+                f"refresh_updates={self.refresh_updates}; expected a share in [0, 1), at least 0 and 1"
+            )
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,23 @@ from reward_vlm import (
 from reward_vlm.evaluation import judge_episodes
 from robot_rl.agents.algorithms import AlgorithmConfig, make_agent, make_online, prepared
 from robot_rl.agents.bc import BCConfig, BCLearner, baselines, evaluate_mse
+from robot_rl.agents.diffusion_policy import DiffusionBCLearner, DiffusionPolicy, DiffusionPolicyConfig
 from robot_rl.agents.observe import recorded_features
 from robot_rl.agents.offline import OfflineLearner, OfflineTraining
 from robot_rl.agents.policy import ActorPolicy, PolicyConfig, PolicyRunner
 from robot_rl.cli.context import Context
-from robot_rl.cli.recordings import demos, held_back, load_policy, policy_path, refined_rollouts, rollouts
+from robot_rl.cli.imagination import fit_refine, fit_world_model, imagined_env
+from robot_rl.cli.recordings import (
+    demos,
+    held_back,
+    load_policy,
+    load_runner,
+    policy_path,
+    refined_rollouts,
+    rollouts,
+)
 from robot_rl.cli.sections import (
     EvaluationConfig,
-    ImaginationConfig,
     OfflineConfig,
     OnlineStageConfig,
 )
@@ -48,13 +57,8 @@ from robot_rl.data.statistics import Statistics
 from robot_rl.data.video import write_video
 from robot_rl.data.weighting import WeightedSampler
 from robot_rl.errors import ConfigError
-from robot_rl.trainers.imagined import RefineLearner
-from robot_rl.trainers.loop import LoopConfig, train
 from robot_rl.trainers.online import OnlineLearner
-from robot_rl.trainers.protocols import Learner
 from robot_rl.trainers.rollout import rollout
-from world_model import WorldModel, WorldModelEnv, WorldModelLearner, WorldModelLearnerConfig
-from world_model.metrics import evaluate_world_model, side_by_side
 
 Metrics = dict[str, float]
 REAL_SHARE = 0.2
@@ -80,11 +84,6 @@ class Stage:
     fit: Callable[[Context], Metrics]
 
 
-def fit(context: Context, stage: str, learner: Learner) -> None:
-    """Train `learner` in the run's one loop."""
-    train(learner, context.run, stage, context.section("loop", LoopConfig), context.progress)
-
-
 # ---- 1 bc
 
 
@@ -104,59 +103,22 @@ def fit_bc(context: Context) -> Metrics:
         instruction=first.metadata.instruction,
         seed=context.seed,
     )
-    policy = ActorPolicy(config, Statistics.from_episodes(episodes))
-    learner = BCLearner(
-        policy, episodes, dataclasses.replace(context.section("bc", BCConfig), seed=context.seed)
-    )
-    fit(context, "bc", learner)
-    policy.save(policy_path(context, "bc"), context.policy_metadata(first))
     metrics = {"demonstrations": float(len(episodes)), "frames": float(sum(map(len, episodes)))}
+    settings = dataclasses.replace(context.section("bc", BCConfig), seed=context.seed)
+    statistics = Statistics.from_episodes(episodes)
+    if settings.policy == "diffusion":
+        drawn = DiffusionPolicy(DiffusionPolicyConfig(config), statistics).to(context.device)
+        context.fit("bc", DiffusionBCLearner(drawn, episodes, settings))
+        drawn.save(policy_path(context, "bc"), context.policy_metadata(first))
+        return metrics
+    policy = ActorPolicy(config, statistics).to(context.device)
+    context.fit("bc", BCLearner(policy, episodes, settings))
+    policy.save(policy_path(context, "bc"), context.policy_metadata(first))
     if test:
         blind = baselines(episodes, test)
         metrics |= {"mse": evaluate_mse(policy, test), "held_out_episodes": float(len(test))}
         metrics |= {f"mse_{name}": value for name, value in blind.items()}
     return metrics
-
-
-# ---- 2 world model
-
-
-def fit_world_model(context: Context) -> Metrics:
-    """Learn to imagine: frames, proprioception and success, from all that was recorded so far."""
-    share = 0.1 if context.dataset is None else REAL_SHARE
-    train_set, test = held_back([*demos(context), *rollouts(context)], share, context.seed)
-    config = context.section("world_model", WorldModelLearnerConfig)
-    learner = WorldModelLearner(train_set, dataclasses.replace(config, seed=context.seed))
-    fit(context, "world_model", learner)
-    model = learner.model
-    model.save(context.run.stage_dir("world_model") / "model")
-    horizons = [h for h in (1, 5, 20) if h < max(map(len, test))]
-    longest = max(test, key=lambda episode: (episode.succeeded, len(episode)))
-    write_video(context.run.video_path("world_model"), side_by_side(model, longest), fps=5, scale=4)
-    return evaluate_world_model(model, test, horizons)
-
-
-# ---- 3 refine
-
-
-def imagined_env(context: Context, members: int | None = None) -> WorldModelEnv:
-    """The frozen world model as an environment, starting from the first frames of recorded episodes."""
-    config = context.section("refine", ImaginationConfig).env
-    if members is not None:
-        config = dataclasses.replace(config, num_envs=members)
-    model = WorldModel.load(context.run.stage_dir("world_model") / "model")
-    return WorldModelEnv(model, [*demos(context), *rollouts(context)], config)
-
-
-def fit_refine(context: Context) -> Metrics:
-    """PPO from the clone inside the frozen world model; what imagined best is kept."""
-    policy = load_policy(context, "bc")
-    config = dataclasses.replace(context.section("refine", ImaginationConfig).learner, seed=context.seed)
-    learner = RefineLearner(imagined_env(context), policy, config)
-    fit(context, "refine", learner)
-    chosen = learner.selected_policy()
-    chosen.save(policy_path(context, "refine"), context.policy_metadata(demos(context)[0]))
-    return {"imagined_success": learner.best_success}
 
 
 # ---- 4 reward
@@ -165,11 +127,13 @@ def fit_refine(context: Context) -> Metrics:
 def fit_reward(context: Context) -> Metrics:
     """Teach a reward model to tell done from not done; threshold and calibration from held-back episodes."""
     episodes, test = held_back([*demos(context), *rollouts(context)], 0.2, context.seed + 1)
-    config = dataclasses.replace(context.section("reward", RewardConfig), seed=context.seed)
+    config = dataclasses.replace(
+        context.section("reward", RewardConfig), seed=context.seed, device=str(context.device)
+    )
     if config.backend == "oracle":
         return evaluate(Oracle(config.oracle), test)
     learner = make_learner(episodes, config)
-    fit(context, "reward", learner)
+    context.fit("reward", learner)
     classifier, _ = learner.finish()
     classifier.save(context.run.stage_dir("reward") / "model")
     _write_reward_curves(context, classifier, test)
@@ -250,7 +214,7 @@ def fit_offline(context: Context) -> Metrics:
         buffer = Mixer({"recorded": buffer, "imagined": imagined}, shares)
     training = OfflineTraining(config.learner.updates, config.learner.batch, config.learner.critic_only)
     learner = OfflineLearner(agent, buffer, training)
-    fit(context, "offline", learner)
+    context.fit("offline", learner)
     policy.save(policy_path(context, "offline"), context.policy_metadata(recorded[0]))
     learner.agent.save_critics(context.run.stage_dir("offline") / "critic", {"task": context.task})
     return metrics
@@ -285,7 +249,7 @@ def fit_online(context: Context) -> Metrics:
             config.practice,
             schema.SEED_ONLINE + context.seed * 10_000,
         )
-        fit(context, "online", learner)
+        context.fit("online", learner)
     finally:
         env.close()
     agent.averaged.save(policy_path(context, "online"), context.policy_metadata(demos(context)[0]))
@@ -346,8 +310,8 @@ def success_after(context: Context, stage: Stage) -> dict[str, Any]:
         standing = context.run.done(stage.policy)
         if standing is not None:
             return dict(standing["success"])
-    policy = load_policy(context, stage.policy)
-    evaluation, episodes = context.evaluate(PolicyRunner(policy), stage.policy)
+    policy = load_runner(str(policy_path(context, stage.policy)), {"task": context.task})
+    evaluation, episodes = context.evaluate(policy, stage.policy)
     evaluation.write(context.run.stage_dir(stage.name) / "eval.json")
     for label in ("success", "failure"):
         chosen = [episode for episode in episodes if episode.succeeded == (label == "success")]

@@ -13,7 +13,7 @@ import numpy as np
 from robot_rl.agents.policy import ActorPolicy, PolicyRunner
 from robot_rl.cli.config import build, resolve, run_config
 from robot_rl.cli.progress import TerminalProgress
-from robot_rl.cli.recordings import random_policy
+from robot_rl.cli.recordings import load_runner, random_policy
 from robot_rl.cli.report import write_report
 from robot_rl.cli.sections import EvaluationConfig, SafetyConfig
 from robot_rl.cli.simulation import Simulation, arms, counting, is_widowx, task_spec
@@ -73,7 +73,9 @@ def actor(source: str, simulation: Simulation, env: GuardedVectorEnv, noise: flo
         return ExpertPolicy(arms(env), noise)
     if source == "random":
         return random_policy(simulation.task, env)
-    return PolicyRunner(load_actor(source, simulation.task))
+    if manifest(source).get("kind") == BUNDLE:
+        return PolicyRunner(load_actor(source, simulation.task))
+    return load_runner(source, {"task": simulation.task})
 
 
 def evaluate(arguments: dict[str, str], overrides: list[str]) -> int:

@@ -132,7 +132,7 @@ def test_refinement_improves_the_policy_and_keeps_the_best(head: str) -> None:
 def test_imagined_steps_bootstrap_from_the_true_final_observation() -> None:
     policy = ActorPolicy(PolicyConfig(2, 1, None, hidden=(8,), min_std=0.5))
     learner = RefineLearner(PointToGoal(16, limit=3), policy, RefineConfig(horizon=8))
-    data, metrics = learner._imagine(learner.policy, 0, torch.Generator().manual_seed(0))
+    data, metrics = learner._imagine(learner.env, learner.policy, 0, torch.Generator().manual_seed(0))
     moved = 0.25 * data.action.clamp(-1, 1)
     arrived = data.features + torch.cat([moved, torch.zeros_like(moved)], -1)
     torch.testing.assert_close(data.value, learner.ppo.values(data.features.flatten(0, 1)).view(8, 16))

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 import sim
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError
+from tests.contracts import check_vector_environment
 
 SEEDS = [11, 12, 13]
 
@@ -77,6 +78,10 @@ def test_spaces_and_metadata(vector: sim.ParallelVectorEnv) -> None:
     assert info["filter_reason"].dtype == np.uint8
     assert info["cost"].shape == (3,)
     assert info["action"].shape == (3, 7)
+
+
+def test_keeps_the_contract_that_imagined_arms_keep_too(vector: sim.ParallelVectorEnv) -> None:
+    check_vector_environment(vector, list(SEEDS), 6)
 
 
 def test_ended_members_stay_until_reset(vector: sim.ParallelVectorEnv) -> None:

@@ -84,7 +84,7 @@ def test_sampler_recovers_a_gaussian() -> None:
 def _awake(config: WorldModelConfig) -> FrameDenoiser:
     """A denoiser whose output is not the zero it starts with."""
     torch.manual_seed(0)
-    denoiser = FrameDenoiser(config, 32, 32, 7)
+    denoiser = FrameDenoiser(config, (3, 32, 32), 7)
     torch.nn.init.normal_(denoiser.unet.conv_out.weight, std=0.1)
     return denoiser
 
@@ -104,7 +104,7 @@ def test_output_is_finite_and_depends_on_noise_level_and_condition(sigma: float)
 
 @pytest.mark.parametrize("target", ["absolute", "residual"])
 def test_encode_and_decode_are_inverse(target: str) -> None:
-    denoiser = FrameDenoiser(dataclasses.replace(SMALL, target=target), 32, 32, 7)
+    denoiser = FrameDenoiser(dataclasses.replace(SMALL, target=target), (3, 32, 32), 7)
     frame, last = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(denoiser.decode(denoiser.encode(frame, last), last), frame)
 
@@ -120,7 +120,7 @@ def test_only_initial_noise_makes_imagination_random() -> None:
 
 def test_loss_vanishes_for_the_true_network_output() -> None:
     """lambda c_out^2 = 1: an F that answers F* has loss 0 and its denoised frame is the true one."""
-    denoiser = FrameDenoiser(dataclasses.replace(SMALL, mean_share=0.0), 32, 32, 7)
+    denoiser = FrameDenoiser(dataclasses.replace(SMALL, mean_share=0.0), (3, 32, 32), 7)
     frame, history = torch.rand(3, 3, 32, 32), torch.rand(3, 2, 3, 32, 32)
     clean = denoiser.encode(frame, history[:, -1])
 
@@ -157,4 +157,4 @@ def test_bad_configuration_is_refused(changes: dict[str, object], text: str) -> 
 
 def test_picture_that_cannot_be_halved_is_refused() -> None:
     with pytest.raises(ConfigError, match="multiples of 8"):
-        FrameDenoiser(SMALL, 36, 32, 7)
+        SMALL.check_image(36, 32)

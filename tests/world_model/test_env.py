@@ -7,6 +7,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError, DataError
 from robot_rl.trainers.rollout import EpisodeOrigin, rollout
+from tests.contracts import check_vector_environment
 from tests.world_model import toy
 from world_model.env import WorldModelEnv, WorldModelEnvConfig
 from world_model.model import WorldModel
@@ -36,9 +37,13 @@ def test_is_a_vector_environment_without_autoreset(untrained: WorldModel) -> Non
     assert reward.shape == terminated.shape == truncated.shape == (4,)
     assert info["success"].dtype == terminated.dtype == bool
     assert set(info) == {
-        "success", "action", "cost", "filter_reason", "instruction", "success_probability"
+        "success", "action", "cost", "filter_reason", "instruction", "success_probability", "uncertainty"
     }  # fmt: skip
     np.testing.assert_array_equal(info["action"], _actions())
+
+
+def test_keeps_the_contract_of_the_simulated_arms(untrained: WorldModel) -> None:
+    check_vector_environment(_env(untrained), [3, 4, 5, 6], 5)
 
 
 def test_same_seeds_and_actions_give_the_same_imagination(untrained: WorldModel) -> None:

@@ -11,8 +11,10 @@ from robot_rl.data.augmentation import AugmentationConfig
 from robot_rl.errors import ConfigError, DataError
 from robot_rl.trainers.protocols import Learner
 from tests.world_model import toy
+from world_model.config import WorldModelLearnerConfig
 from world_model.heads import choose_threshold
-from world_model.learner import DivergenceError, WorldModelLearner, WorldModelLearnerConfig
+from world_model.learner import DivergenceError, WorldModelLearner
+from world_model.losses import pixel_weight
 from world_model.windows import FrameTable
 
 
@@ -46,17 +48,18 @@ def test_saved_state_does_not_change_with_later_updates() -> None:
     learner = _learner()
     learner.update()
     state = learner.state_dict()
-    cursor, history = state["cursor"].clone(), state["history"].clone()
+    (walk,) = state["walks"]
+    cursor, history = walk["cursor"].clone(), walk["history"].clone()
     learner.update()
-    assert torch.equal(state["cursor"], cursor)
-    assert torch.equal(state["history"], history)
+    assert torch.equal(walk["cursor"], cursor)
+    assert torch.equal(walk["history"], history)
 
 
 def test_loss_that_is_not_finite_leaves_everything_as_it_was() -> None:
     learner = _learner()
     learner.update()
     before = {name: value.clone() for name, value in learner.online.state_dict().items()}
-    learner.table.actions[:] = torch.nan
+    learner.walks[0].table.actions[:] = torch.nan
     with pytest.raises(DivergenceError, match=r"update 1; the last checkpoint is good"):
         learner.update()
     for name, value in learner.online.state_dict().items():
@@ -65,17 +68,19 @@ def test_loss_that_is_not_finite_leaves_everything_as_it_was() -> None:
 
 def test_windows_go_on_from_own_predictions_only_when_asked() -> None:
     real = _learner(own_context=0.0)
+    walk = real.walks[0]
     for _ in range(3):
-        real._advance_windows()
-        assert torch.equal(real.history, real.table.history(real.cursor, 2))
+        walk.advance(0.0)
+        assert torch.equal(walk.history, walk.table.history(walk.cursor, 2))
         real.update()
     own = _learner(own_context=0.99, own_context_ramp=(0.0, 0.1))
     own.update()
-    cursor, newest = own.cursor.clone(), own.history[:, -1].clone()
-    own._advance_windows()
-    going_on = own.cursor == cursor
+    walk = own.walks[0]
+    cursor, newest = walk.cursor.clone(), walk.history[:, -1].clone()
+    walk.advance(0.99)
+    going_on = walk.cursor == cursor
     assert going_on.float().mean() > 0.5
-    assert torch.equal(own.history[going_on, -1], newest[going_on])
+    assert torch.equal(walk.history[going_on, -1], newest[going_on])
 
 
 def test_moving_pixels_weigh_more() -> None:
@@ -83,7 +88,7 @@ def test_moving_pixels_weigh_more() -> None:
     last = torch.zeros(2, 3, 32, 32)
     target = last.clone()
     target[:, 0, :4, :4] = 1.0
-    weight = learner._pixel_weight(target, last)
+    weight = pixel_weight(learner.config, learner.walks[0], target, last)
     assert weight.mean() == pytest.approx(1)
     assert weight[0, 0, 0, 0] / weight[0, 0, 20, 20] == pytest.approx(11)
 
@@ -134,7 +139,7 @@ def test_relative_weight_makes_equal_shares_of_an_error_count_alike() -> None:
     learner = _learner(relative_floor=1e-6, motion_weight=0.0)
     last = torch.zeros(2, 3, 32, 32)
     change = torch.stack([torch.full((3, 32, 32), 0.1), torch.full((3, 32, 32), 0.4)])
-    weight = learner._pixel_weight(last + change, last)
+    weight = pixel_weight(learner.config, learner.walks[0], last + change, last)
     # Half of each change missed: 25 % of each window's squared change.
     share = (weight * (0.5 * change) ** 2).flatten(1).mean(1)
     assert float(share[0]) == pytest.approx(float(share[1]), rel=1e-3)

@@ -8,8 +8,9 @@ import torch
 
 from robot_rl.errors import DataError
 from tests.world_model import toy
-from world_model.metrics import evaluate_world_model, psnr, side_by_side, ssim
+from world_model.metrics import evaluate_world_model, psnr, ssim
 from world_model.model import WorldModel, WorldModelSpec
+from world_model.pictures import side_by_side
 from world_model.windows import FrameTable
 
 

@@ -6,8 +6,7 @@ import numpy as np
 
 from robot_rl.data import schema
 from robot_rl.data.episode import Episode, EpisodeMetadata
-from world_model.denoiser import WorldModelConfig
-from world_model.learner import WorldModelLearnerConfig
+from world_model.config import WorldModelConfig, WorldModelLearnerConfig
 
 SIZE = 32
 STEP_PX = 4.0
