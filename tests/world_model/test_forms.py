@@ -149,7 +149,7 @@ def test_another_judge_takes_the_place_of_the_head(untrained: WorldModel) -> Non
 
 
 def test_hashed_instructions_repeat_and_lie_near_those_that_share_words() -> None:
-    words = HashedWords(256)
+    words = HashedWords(4096)
     a, b, c, again = words.embed(
         ["open the drawer", "close the drawer", "push a red block", "Open the drawer!"]
     )
