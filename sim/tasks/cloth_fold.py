@@ -84,6 +84,7 @@ class ClothUnfoldTask(_FoldTask):
         "pull the knotted corner back until the cloth is flat",
     )
     near_misses = ("half_open", "corner_turned")
+    hard_noise = 0.4
 
     def reset(self, scene: Scene, rng: np.random.Generator) -> None:
         self.start(scene, cloth.folded(self.lay_out(rng)), rng)
