@@ -91,7 +91,7 @@ def test_a_limit_that_nothing_reaches_changes_nothing() -> None:
 
 def test_costs_are_discounted_and_bootstrapped_like_rewards() -> None:
     ppo = learner(SafePPOConfig(lagrangian=LIMIT))
-    rollout, metrics = ppo._imagine(ppo.policy, 0, torch.Generator().manual_seed(0))
+    rollout, metrics = ppo._imagine(ppo.env, ppo.policy, 0, torch.Generator().manual_seed(0))
     assert isinstance(ppo.ppo, SafePPO)
     costs = rollout.costs
     advantage = ppo.ppo.cost_advantage(rollout)
