@@ -268,6 +268,11 @@ class WidowXArm:
         self.data.qpos[self._right_finger] = -self._setpoint[6]
         self.servos.place(self._setpoint)
 
+    def go_on(self, setpoint: FloatArray) -> None:
+        """Take up a saved `setpoint` (7,) as the last one; the physics is brought back apart from it."""
+        self._setpoint = setpoint
+        self.servos.place(setpoint)
+
     def begin(self) -> None:
         """An episode begins, with the arm as it is."""
         reset = getattr(self.command_filter, "reset", None)

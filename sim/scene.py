@@ -45,6 +45,7 @@ CAMERAS: Mapping[str, str] = {
     "top": '<camera name="top" pos="0.3 0 0.85" xyaxes="0 -1 0 1 0 0" fovy="38"/>',
 }
 MAX_PICTURE = 512
+_PHYSICS = mujoco.mjtState.mjSTATE_INTEGRATION
 _TOOL = '<site name="tool"'  # where in the arm's MJCF the gripper holds things
 
 
@@ -90,6 +91,18 @@ class Scene:
     def reset(self) -> None:
         """Back to the state after compilation: nothing of an episode survives into the next."""
         mujoco.mj_resetData(self.model, self.data)
+
+    def state(self) -> dict[str, Any]:
+        """What physics goes on from, and the arm's setpoint (7,), as lists."""
+        physics = np.empty(mujoco.mj_stateSize(self.model, _PHYSICS), np.float64)
+        mujoco.mj_getState(self.model, self.data, physics, _PHYSICS)
+        return {"physics": physics.tolist(), "setpoint": self.arm.setpoint.tolist()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Bring back what `state` gave, in a scene that the same seed made."""
+        self.arm.go_on(np.array(state["setpoint"]))
+        mujoco.mj_setState(self.model, self.data, np.array(state["physics"]), _PHYSICS)
+        self.forward()
 
     def randomise(self, config: RandomisationConfig, rng: np.random.Generator) -> None:
         """Draw this episode's imperfections and looks, from a generator split off `rng`."""

@@ -149,6 +149,25 @@ class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDAr
         self._call("expert")
         return self._arrays["request"].copy()
 
+    def hold(self, mask: npt.NDArray[np.bool_]) -> None:
+        """The members of `mask` (N,) count as ended: they stay as they are until `reset` names them."""
+        self._arrays["truncated"][mask] = True
+
+    def scenes(self) -> list[dict[str, Any]]:
+        """Each member's arm and objects as they are, see `sim.widowx.WidowXEnv.scene_state`."""
+        found = {index: state for part in self._call("scenes") for index, state in part.items()}
+        return [found[index] for index in range(self.num_envs)]
+
+    def restore(self, scenes: Sequence[dict[str, Any]]) -> None:
+        """Bring back what `scenes` gave; `reset` with `keep_scene` then goes on from there.
+
+        Raises:
+            ConfigError: of another number of members.
+        """
+        if len(scenes) != self.num_envs:
+            raise ConfigError(f"{len(scenes)} scenes for {self.num_envs} environments")
+        self._call("restore", dict(enumerate(scenes)))
+
     @property
     def restarts(self) -> int:
         """How many times a worker died and was started again."""

@@ -118,6 +118,7 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         )
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.scene.arm.action_size,), np.float32)
         self._steps = self._held = 0
+        self._made_by: tuple[int | None, dict[str, Any]] = (None, {})
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -136,6 +137,7 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         super().reset(seed=seed)
         self._steps = self._held = 0
         if not keep:
+            self._made_by = (seed, options)
             self.scene.reset()
             self.task.reset(self.scene, self.np_random)
             self.scene.forward()
@@ -148,6 +150,26 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         self.scene.arm.begin()
         info = {"instruction": self.task_spec.instruction, "success": self.task.success(self.scene)}
         return self._observe(), info
+
+    def scene_state(self) -> dict[str, Any]:
+        """Arm and objects as they are, in numbers, strings and lists: what `restore_scene` needs.
+
+        Raises:
+            ConfigError: the scene was made without a seed, and cannot be made again.
+        """
+        seed, options = self._made_by
+        if seed is None:
+            raise ConfigError("the scene was reset without a seed; expected one, to make it again")
+        return {"seed": seed, "options": dict(options), "task": self.task.name, **self.scene.state()}
+
+    def restore_scene(self, state: Mapping[str, Any]) -> None:
+        """Bring back what `scene_state` gave, bit for bit; `reset` with `keep_scene` goes on from there.
+
+        Only the past of randomised signals (what is under way with latency, and noise) starts anew.
+        """
+        self.reset(seed=state["seed"], options=dict(state["options"]))
+        self._take_up(self._sibling(state["task"]))
+        self.scene.restore(state)
 
     def _take_up(self, task: Task) -> None:
         """From now on instruction, success, reward and expert are those of `task`."""

@@ -98,6 +98,19 @@ class Members:
         for index in self._members:
             self._arrays["request"][index] = self._envs[index].unwrapped.expert_action()
 
+    def scenes(self) -> dict[int, dict[str, Any]]:
+        """What `restore` needs, by member.
+
+        Raises:
+            ConfigError: an adapter's environment, whose scene cannot be kept.
+        """
+        return {index: _keeper(env).scene_state() for index, env in self._envs.items()}
+
+    def restore(self, scenes: Mapping[int, dict[str, Any]]) -> None:
+        """Bring back the scenes of our members."""
+        for index, env in self._envs.items():
+            _keeper(env).restore_scene(scenes[index])
+
     def stand_in(self) -> None:
         """Any valid state for the members of a worker that died; their arrays are left alone."""
         for env in self._envs.values():
@@ -110,6 +123,15 @@ class Members:
     def _write(self, index: int, observation: Observation) -> None:
         for key, value in observation.items():
             self._arrays[key][index] = value
+
+
+def _keeper(env: Any) -> Any:
+    """The environment itself, if its scene can be kept."""
+    if not hasattr(env.unwrapped, "scene_state"):
+        raise ConfigError(
+            f"the scene of {env.unwrapped.task_spec.name} cannot be kept; only widowx tasks' can"
+        )
+    return env.unwrapped
 
 
 class Worker:

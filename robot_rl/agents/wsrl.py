@@ -77,6 +77,7 @@ class WSRL:
         """The policy to deploy; `policy` is the one that practises."""
         self.buffer = ReplayBuffer(config.replay)
         self._critic_updates = 0
+        self._demonstrated = 0
 
     def behaviour(self) -> PolicyRunner:
         """The exploring policy as it is now."""
@@ -87,14 +88,17 @@ class WSRL:
         return self.policy.act_from_features(features, self.agent.generator)
 
     def add_episode(self, episode: Episode) -> None:
-        """Keep an episode's executed actions and rewards, and what the agent learns to see from."""
-        self.buffer.add_episode(
-            self.agent.observe(episode),
-            episode.action,
-            episode.reward,
-            episode.terminated,
-            extras=self.extras(episode),
-        )
+        """Keep an episode's executed actions and rewards, and what the agent learns to see from.
+
+        A person's steps go to the offline buffer, that of the demonstrations, as well (HIL-SERL, arXiv
+        2410.21845), if there is one.
+        """
+        seen, extras = self.agent.observe(episode), self.extras(episode)
+        steps = (seen, episode.action, episode.reward, episode.terminated)
+        self.buffer.add_episode(*steps, extras=extras)
+        if self.offline is not None and episode.is_intervention.any():
+            self.offline.add_episode(*steps, extras=extras, only=episode.is_intervention)
+            self._demonstrated += int(episode.is_intervention.sum())
 
     def extras(self, episode: Episode) -> dict[str, Any]:
         """What else a batch holds of an episode, name -> (T,).
@@ -131,15 +135,21 @@ class WSRL:
         return {name: total / counts[name] for name, total in sums.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {
+        state = {
             "agent": self.agent.state_dict(),
             "averaged": self.averaged.state_dict(),
             "buffer": self.buffer.state_dict(),
             "critic_updates": self._critic_updates,
         }
+        if self.offline is not None and self._demonstrated:  # otherwise it is as it was given
+            state |= {"offline": self.offline.state_dict(), "demonstrated": self._demonstrated}
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.agent.load_state_dict(state["agent"])
         self.averaged.load_state_dict(state["averaged"])
         self.buffer.load_state_dict(state["buffer"])
         self._critic_updates = state["critic_updates"]
+        if self.offline is not None and "offline" in state:
+            self.offline.load_state_dict(state["offline"])
+            self._demonstrated = state["demonstrated"]

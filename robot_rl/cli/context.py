@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from robot_rl.cli.config import build, resolve, run_config
 from robot_rl.cli.progress import TerminalProgress
-from robot_rl.cli.sections import SECTIONS, CollectConfig, EvaluationConfig
-from robot_rl.cli.simulation import Simulation, counting
+from robot_rl.cli.sections import SECTIONS, CollectConfig, EvaluationConfig, OnlineStageConfig, TaskConfig
+from robot_rl.cli.simulation import Simulation, backward_task, counting
 from robot_rl.data.episode import Episode
 from robot_rl.data.formats import open_dataset
 from robot_rl.data.store import EpisodeStore
@@ -110,6 +110,13 @@ class Context:
         """The simulator of this run's task."""
         return Simulation(self.config)
 
+    @cached_property
+    def simulations(self) -> tuple[Simulation, ...]:
+        """That of the run's task and, with `task.pair`, that of the task which undoes it."""
+        if not self.section("task", TaskConfig).pair:
+            return (self.simulation,)
+        return self.simulation, Simulation(self.config, backward_task(self.config))
+
     def fit(self, stage: str, learner: Learner) -> None:
         """Train `learner` in the run's one loop."""
         train(learner, self.run, stage, self.section("loop", LoopConfig), self.progress)
@@ -124,11 +131,9 @@ class Context:
             "control_hz": facts.control_hz,
         }
 
-    def vector_env(self, episodes: int, **kwargs: Any) -> GuardedVectorEnv:
+    def _vector_env(self, simulation: Simulation, episodes: int, **kwargs: Any) -> GuardedVectorEnv:
         """As many arms as the config allows and `episodes` can use."""
-        return self.simulation.vector_env(
-            min(episodes, self.section("collect", CollectConfig).num_envs), **kwargs
-        )
+        return simulation.vector_env(min(episodes, self.section("collect", CollectConfig).num_envs), **kwargs)
 
     def episodes(
         self,
@@ -140,20 +145,35 @@ class Context:
     ) -> list[Episode]:
         """The run's episodes `name`, recorded on the first call and read on every later one.
 
-        They are written once all are recorded, so that an interrupted recording starts again and a
-        resumed run holds the same episodes as an uninterrupted one.
+        With `task.pair` as many again of the backward task, in `NAME_backward`. They are written once all are
+        recorded, so that an interrupted recording starts again and a resumed run holds the same episodes as
+        an uninterrupted one.
         """
+        found: list[Episode] = []
+        for simulation, suffix in zip(self.simulations, ("", "_backward"), strict=False):
+            found += self._recorded(simulation, name + suffix, seeds, source, policy, **env_kwargs)
+        return found
+
+    def _recorded(
+        self,
+        simulation: Simulation,
+        name: str,
+        seeds: Sequence[int],
+        source: str,
+        policy: Callable[[GuardedVectorEnv], Policy],
+        **env_kwargs: Any,
+    ) -> list[Episode]:
         folder = self.run.data_dir(name)
         store = EpisodeStore(folder, create=True)
         if len(store) == len(seeds):
             return store.load_all()
         if not len(seeds):
             return []
-        env = self.vector_env(len(seeds), **env_kwargs)
+        env = self._vector_env(simulation, len(seeds), **env_kwargs)
         try:
             with self.progress.task(f"record {name}", len(seeds)) as bar:
                 episodes = rollout(
-                    env, policy(env), seeds, self.simulation.origin(source), on_episode=counting(bar)
+                    env, policy(env), seeds, simulation.origin(source), on_episode=counting(bar)
                 )
         finally:
             env.close()
@@ -161,19 +181,22 @@ class Context:
         EpisodeStore(folder, create=True).extend(episodes)
         return episodes
 
-    def evaluate(self, policy: Policy, source: str) -> tuple[Evaluation, list[Episode]]:
-        """Success on the evaluation seeds, by the simulator's truth."""
+    def evaluate(
+        self, policy: Policy, source: str, simulation: Simulation | None = None
+    ) -> tuple[Evaluation, list[Episode]]:
+        """Success on the evaluation seeds, by the simulator's truth; at the run's task, or another's."""
+        simulation = simulation or self.simulation
         config = self.section("evaluation", EvaluationConfig)
         number = config.episodes
         seeds = range(config.first_seed, config.first_seed + number)
-        env = self.vector_env(number)
+        env = self._vector_env(simulation, number)
         try:
             with self.progress.task("evaluate", number) as bar:
                 return evaluate(
                     env,
                     policy,
                     seeds,
-                    self.simulation.origin(source),
+                    simulation.origin(source),
                     on_episode=counting(bar),
                     keep_images=True,
                 )
@@ -209,3 +232,14 @@ def _validate(config: DictConfig) -> None:
         build(kind, config[name], name)
     choose_device(config.device)
     Simulation(config)
+    pair = build(TaskConfig, config.task, "task").pair
+    if pair:
+        backward_task(config)
+        if not config.policy.language_dim or config.world_model.model.language == "none":
+            raise ConfigError(
+                f"task.pair=true with policy.language_dim={config.policy.language_dim}, world_model.model."
+                f"language={config.world_model.model.language}; expected both to read the instruction: "
+                "practice=reset_free sets them"
+            )
+    elif build(OnlineStageConfig, config.online, "online").reset_free is not None:
+        raise ConfigError("online.reset_free with task.pair=false; expected task.pair=true")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from gymnasium.vector import VectorEnv
+
 from reward_vlm import SuccessClassifier
-from robot_rl.agents.policy import ActorPolicy, PolicyRunner
+from robot_rl.agents.policy import ActorPolicy, PolicyConfig, PolicyRunner
 from robot_rl.cli.context import Context
 from robot_rl.cli.recordings import demos, held_back, load_policy, policy_path, rollouts
-from robot_rl.cli.sections import ImaginationConfig
+from robot_rl.cli.sections import ImaginationConfig, TaskConfig
 from robot_rl.data import schema
 from robot_rl.data.episode import Episode
 from robot_rl.data.video import write_video
 from robot_rl.trainers.imagined import RefineConfig, RefineLearner
+from robot_rl.trainers.instructed import Instructed
 from world_model import WorldModel, WorldModelEnv, WorldModelLearner, WorldModelLearnerConfig
 from world_model.distil import ConsistencyDistiller
 from world_model.metrics import evaluate_world_model
@@ -66,12 +69,15 @@ def load_model(context: Context) -> WorldModel:
 
 def imagined_env(
     context: Context, model: WorldModel | None = None, starts: Sequence[Episode] | None = None
-) -> WorldModelEnv:
+) -> VectorEnv:
     """The frozen world model as an environment, starting from frames of recorded episodes."""
     section = context.section("refine", ImaginationConfig)
     judge = SuccessClassifier.load(section.judge, task=context.task) if section.judge else None
     episodes = starts if starts is not None else [*demos(context), *rollouts(context)]
-    return WorldModelEnv(model or load_model(context), episodes, section.env, judge)
+    env = WorldModelEnv(model or load_model(context), episodes, section.env, judge)
+    if context.section("task", TaskConfig).pair:
+        return Instructed(env, context.section("policy", PolicyConfig).language_dim)
+    return env
 
 
 def fit_refine(context: Context) -> Metrics:

@@ -19,6 +19,8 @@ def _line(name: str, result: dict[str, Any]) -> str:
         judged = (
             f"success {success['mean']:6.1%}  [{success['low']:.1%}, {success['high']:.1%}]  n={success['n']}"
         )
+        if back := result.get("success_backward"):
+            judged += f"  backward {back['mean']:6.1%}  [{back['low']:.1%}, {back['high']:.1%}]"
         if result["policy"] != name:
             judged += f"  (of {result['policy']})"
     return f"{name:12} {judged}  {result['wall_s']:.0f} s"

@@ -17,6 +17,7 @@ from robot_rl.errors import ConfigError, unknown
 from robot_rl.safety import GuardConfig, PassivityConfig
 from robot_rl.safety.action_guard import ActionGuardConfig
 from robot_rl.safety.passivity_config import ROBOTS
+from robot_rl.trainers.forward_backward import ResetFreeConfig
 from robot_rl.trainers.imagined import RefineConfig
 from robot_rl.trainers.loop import LoopConfig
 from robot_rl.trainers.online import OnlineConfig
@@ -33,11 +34,14 @@ class TaskConfig:
         demo_noise: standard deviation of the noise on the demonstrator's actions, which are in [-1, 1]; of a
             WidowX task its own `Task.demo_noise`, unless given.
         env: options for `sim.make`.
+        pair: whether every stage learns the task that undoes this one as well: one policy for both, which
+            is told the instruction.
     """
 
     name: str = "widowx/push"
     demo_noise: float = 0.3
     env: dict[str, object] = field(default_factory=dict)
+    pair: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,11 +195,14 @@ class OnlineStageConfig:
 
     Attributes:
         practice: how much of it. agent: WSRL. reward: what a judged step is worth.
+        reset_free: how a task and the one that undoes it take turns in one scene (needs `task.pair`); None:
+            each episode begins in a new scene, with the task itself.
     """
 
     practice: OnlineConfig = field(default_factory=OnlineConfig)
     agent: WSRLConfig = field(default_factory=WSRLConfig)
     reward: RewardWrapperConfig = field(default_factory=RewardWrapperConfig)
+    reset_free: ResetFreeConfig | None = None
 
 
 SECTIONS: dict[str, type] = {

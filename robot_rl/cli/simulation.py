@@ -6,15 +6,19 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 
+from gymnasium.vector import VectorEnv
 from omegaconf import DictConfig, OmegaConf
 
 import sim
 from robot_rl.cli.config import build
 from robot_rl.cli.sections import CollectConfig, SafetyConfig
 from robot_rl.data.episode import Episode
+from robot_rl.errors import ConfigError
 from robot_rl.safety import GuardedVectorEnv, GuardFilter, PassivityFilter
+from robot_rl.trainers.instructed import Instructed
 from robot_rl.trainers.loop import ProgressTask
 from robot_rl.trainers.rollout import EpisodeOrigin
+from sim.tasks import TASKS
 
 
 def is_widowx(task: str) -> bool:
@@ -28,29 +32,45 @@ def env_options(config: DictConfig) -> dict[str, Any]:
     return {**robot, **OmegaConf.to_container(config.task.env)}  # type: ignore[dict-item]
 
 
-def task_spec(config: DictConfig) -> sim.TaskSpec:
-    """The simulator's word on the task that `config` names.
+def task_spec(config: DictConfig, task: str = "") -> sim.TaskSpec:
+    """The simulator's word on `task`, or on the one that `config` names.
 
     Raises:
         ConfigError: unknown task or option. MissingExtraError: its package is not installed.
     """
-    env = sim.make(config.task.name, **env_options(config))
+    env = sim.make(task or config.task.name, **env_options(config))
     spec: sim.TaskSpec = env.unwrapped.task_spec  # type: ignore[attr-defined]
     env.close()
     return spec
 
 
-class Simulation:
-    """Makes guarded vector environments of one task."""
+def backward_task(config: DictConfig) -> str:
+    """The task that undoes the one that `config` names.
 
-    def __init__(self, config: DictConfig) -> None:
+    Raises:
+        ConfigError: there is none.
+    """
+    family, _, short = str(config.task.name).partition("/")
+    pair = TASKS[short].pair if family == "widowx" and short in TASKS else ""
+    if not pair:
+        pairs = sorted(f"widowx/{name}" for name, each in TASKS.items() if each.pair)
+        raise ConfigError(
+            f"task.pair=true, and no task undoes {config.task.name}; expected one of {', '.join(pairs)}"
+        )
+    return pair
+
+
+class Simulation:
+    """Makes guarded vector environments of one task: that of `config`, or `task` with its arm and options."""
+
+    def __init__(self, config: DictConfig, task: str = "") -> None:
         self.config = config
-        self.task = str(config.task.name)
+        self.task = task or str(config.task.name)
         self.spec  # noqa: B018 - an unknown task is refused here
 
     @cached_property
     def spec(self) -> sim.TaskSpec:
-        return task_spec(self.config)
+        return task_spec(self.config, self.task)
 
     def origin(self, source: str) -> EpisodeOrigin:
         """The metadata of episodes recorded here by `source`."""
@@ -68,8 +88,8 @@ class Simulation:
 
     def vector_env(self, members: int, **kwargs: Any) -> GuardedVectorEnv:
         """`members` arms; every action goes through the action guard, every command of a WidowX through its
-        command filter."""
-        env = sim.ParallelVectorEnv(
+        command filter. With `task.pair` the policy is told each member's instruction."""
+        env: VectorEnv = sim.ParallelVectorEnv(
             self.task,
             members,
             workers=build(CollectConfig, self.config.collect, "collect").workers,
@@ -77,6 +97,8 @@ class Simulation:
             **env_options(self.config),
             **kwargs,
         )
+        if self.config.task.get("pair"):
+            env = Instructed(env, int(self.config.policy.language_dim))
         return GuardedVectorEnv(env, build(SafetyConfig, self.config.safety, "safety").action)
 
 

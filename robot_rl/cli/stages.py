@@ -48,6 +48,7 @@ from robot_rl.cli.sections import (
     OfflineConfig,
     OnlineStageConfig,
 )
+from robot_rl.cli.simulation import arms
 from robot_rl.data import schema
 from robot_rl.data.artifact import atomic_write
 from robot_rl.data.episode import Episode
@@ -58,6 +59,7 @@ from robot_rl.data.video import write_video
 from robot_rl.data.weighting import WeightedSampler
 from robot_rl.errors import ConfigError
 from robot_rl.trainers.online import OnlineLearner
+from robot_rl.trainers.reset_free import ResetFreeEnv, ResetFreeLearner
 from robot_rl.trainers.rollout import rollout
 
 Metrics = dict[str, float]
@@ -242,13 +244,15 @@ def fit_online(context: Context) -> Metrics:
         agent.agent.load_critics(context.run.stage_dir("offline") / "critic", {"task": context.task})
     env = context.simulation.vector_env(config.practice.episodes_per_update, hold_steps=NEVER)
     try:
-        learner = OnlineLearner(
-            RewardWrapper(env, judge, config.reward),
-            agent,
-            context.simulation.origin("online"),
-            config.practice,
-            schema.SEED_ONLINE + context.seed * 10_000,
-        )
+        judged = RewardWrapper(env, judge, config.reward)
+        first_seed = schema.SEED_ONLINE + context.seed * 10_000
+        rest = (agent, context.simulation.origin("online"), config.practice, first_seed)
+        if config.reset_free is None:
+            learner = OnlineLearner(judged, *rest)
+        else:
+            forward, backward = (each.task for each in context.simulations)
+            turns = ResetFreeEnv(judged, arms(env), (forward, backward), config.reset_free)
+            learner = ResetFreeLearner(turns, *rest)
         context.fit("online", learner)
     finally:
         env.close()
@@ -259,6 +263,7 @@ def fit_online(context: Context) -> Metrics:
     return {
         "env_steps": float(interventions["steps"]),
         "curtailed_share": curtailed / max(interventions["steps"], 1),
+        **(learner.counts() if isinstance(learner, ResetFreeLearner) else {}),
     }
 
 
@@ -297,6 +302,8 @@ def run_stage(context: Context, stage: Stage) -> dict[str, Any]:
     result = {"success": None, "policy": stage.policy, "metrics": metrics}
     if context.dataset is None:
         result["success"] = success_after(context, stage)
+        if len(context.simulations) > 1:
+            result["success_backward"] = success_after(context, stage, backward=True)
     result["fit_s"] = round(fitted, 1)
     result["wall_s"] = round(time.monotonic() - started, 1)
     context.run.mark_done(stage.name, result)
@@ -304,20 +311,24 @@ def run_stage(context: Context, stage: Stage) -> dict[str, Any]:
     return result
 
 
-def success_after(context: Context, stage: Stage) -> dict[str, Any]:
-    """Success of the policy that stands after `stage`; measured where the stage made one."""
+def success_after(context: Context, stage: Stage, backward: bool = False) -> dict[str, Any]:
+    """Success of the policy that stands after `stage`; measured where the stage made one.
+
+    `backward`: at the task that undoes the run's, from where that task starts.
+    """
+    suffix = "_backward" if backward else ""
     if stage.policy != stage.name:
         standing = context.run.done(stage.policy)
         if standing is not None:
-            return dict(standing["success"])
+            return dict(standing[f"success{suffix}"])
     policy = load_runner(str(policy_path(context, stage.policy)), {"task": context.task})
-    evaluation, episodes = context.evaluate(policy, stage.policy)
-    evaluation.write(context.run.stage_dir(stage.name) / "eval.json")
+    evaluation, episodes = context.evaluate(policy, stage.policy, context.simulations[backward])
+    evaluation.write(context.run.stage_dir(stage.name) / f"eval{suffix}.json")
     for label in ("success", "failure"):
         chosen = [episode for episode in episodes if episode.succeeded == (label == "success")]
         if chosen:
             frames = np.concatenate([episode.observations[schema.IMAGE] for episode in chosen[:4]])
-            write_video(context.run.video_path(f"{stage.name}_{label}"), frames, fps=8, scale=4)
+            write_video(context.run.video_path(f"{stage.name}{suffix}_{label}"), frames, fps=8, scale=4)
     return dict(evaluation.summary())
 
 
@@ -325,7 +336,11 @@ def write_summary(context: Context) -> None:
     """summary.json: what scripts read."""
     done = {name: context.run.done(name) for name in STAGES}
     stages = {
-        name: {key: result[key] for key in ("success", "policy", "wall_s", "metrics")}
+        name: {
+            key: result[key]
+            for key in ("success", "success_backward", "policy", "wall_s", "metrics")
+            if key in result
+        }
         for name, result in done.items()
         if result is not None
     }

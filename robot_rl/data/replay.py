@@ -109,6 +109,7 @@ class ReplayBuffer:
         *,
         succeeded: bool | None = None,
         extras: Mapping[str, ArrayLike] | None = None,
+        only: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         """Add one episode of T steps. One that does not end terminated is bootstrapped at its end.
 
@@ -118,6 +119,7 @@ class ReplayBuffer:
             reward: (T,). terminated: (T,), true at the last step or nowhere.
             succeeded: by the judgement that gave the reward; by default, whether it terminated.
             extras: name -> (T, ...), sampled as they are.
+            only: steps (T,) to keep; returns and targets are those of the whole episode.
 
         Raises:
             DataError: a length, name, shape or dtype does not fit, or a step follows a terminated one.
@@ -137,6 +139,8 @@ class ReplayBuffer:
         rows |= dict(extras or {})
         for name, values in features.items():
             rows |= {name: values[:-1], f"next_{name}": values[following]}
+        if only is not None:
+            rows = {name: torch.as_tensor(value)[torch.as_tensor(only)] for name, value in rows.items()}
         self.add(rows)
 
     def add(self, transitions: Mapping[str, ArrayLike]) -> None:

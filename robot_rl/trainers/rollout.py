@@ -28,8 +28,8 @@ class EpisodeOrigin:
 class _Member:
     """What one member of the batch has seen since its reset."""
 
-    def __init__(self, index: int, seed: int, instruction: str) -> None:
-        self.index, self.seed, self.instruction = index, seed, instruction
+    def __init__(self, index: int, seed: int, task: str) -> None:
+        self.index, self.seed, self.task, self.instruction = index, seed, task, ""
         self.observations: list[dict[str, npt.NDArray[Any]]] = []
         self.steps: list[dict[str, Any]] = []
 
@@ -39,7 +39,7 @@ class _Member:
         return Episode.from_steps(
             {key: np.stack([observation[key] for observation in self.observations]) for key in keys},
             metadata=EpisodeMetadata(
-                origin.task, self.instruction, origin.robot, origin.control_hz, self.seed, origin.source
+                self.task, self.instruction, origin.robot, origin.control_hz, self.seed, origin.source
             ),
             **columns,
         )
@@ -63,7 +63,8 @@ def rollout(
     """One episode for each seed, in the order of `seeds`, on all members of `env` at once.
 
     A member that finishes takes the next seed, so the batch stays full. The environment must not reset
-    itself (`AutoresetMode.DISABLED`): the last observation of an episode is the true final one.
+    itself (`AutoresetMode.DISABLED`): the last observation of an episode is the true final one. Its `info`
+    may name each member's `task` (reset) and say which steps are an `is_intervention` (step).
 
     Args:
         env: N members.
@@ -94,7 +95,7 @@ def rollout(
         for i in np.flatnonzero(pending_reset).tolist():
             if queue:
                 index, seed = queue.pop()
-                members[i] = _Member(index, seed, "")
+                members[i] = _Member(index, seed, origin.task)
                 mask[i], member_seeds[i] = True, seed
             else:
                 members[i] = None
@@ -109,6 +110,7 @@ def rollout(
                 member = members[i]
                 assert member is not None
                 member.instruction = info["instruction"][i]
+                member.task = info["task"][i] if "task" in info else origin.task
                 member.observations.append(snapshot(i))
         if all(member is None for member in members):
             return [finished[index] for index in range(len(seeds))]
@@ -130,6 +132,7 @@ def rollout(
                     "truncated": truncated[i],
                     "success": info["success"][i],
                     "filter_reason": info["filter_reason"][i],
+                    **({"is_intervention": info["is_intervention"][i]} if "is_intervention" in info else {}),
                 }
             )
             if terminated[i] or truncated[i]:
