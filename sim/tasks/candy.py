@@ -13,7 +13,9 @@ from sim.tasks.base import Task, action_towards, place_arm, settle
 
 NUMBER = 10
 RADIUS = 0.009
-FIELD_X = (0.22, 0.38)
+FIELD_X = (0.21, 0.39)
+RAIL = (0.003, 0.2, 0.006)
+"""Half size [m] of the rails along both sides, which keep the candies where the brush can fetch them back."""
 TARGET_Y, START_Y = (0.03, 0.17), (-0.17, -0.03)
 """The green field, and the one where the candies lie at first [m]."""
 ENOUGH = 0.8
@@ -31,6 +33,7 @@ TOOL_YAW = 0.0
 
 _LOW = BRUSH_BELOW_TOOL + 0.003  # the tool's height while sweeping [m]
 _HIGH = _LOW + 0.032  # the brush then passes above the candies
+_ASIDE = BRUSH_HALF_WIDTH + 0.005  # from a rail to the middle of the brush [m]
 _SPEED = 0.6
 _COLOURS = ("0.9 0.1 0.1 1", "0.95 0.8 0.1 1", "0.15 0.4 0.85 1", "0.6 0.2 0.7 1", "0.95 0.5 0.1 1")
 
@@ -63,6 +66,11 @@ class CandyTask(Task):
             'contype="0" conaffinity="0"/>'
             for field, colour in ((TARGET_Y, "0.35 0.75 0.4 1"), (START_Y, "0.6 0.65 0.75 1"))
         ]
+        rails = [
+            f'<geom type="box" pos="{side} 0 {RAIL[2]}" size="{" ".join(map(str, RAIL))}" '
+            'rgba="0.55 0.4 0.25 1" friction="0.3 0.005 0.0001" contype="1" conaffinity="3"/>'
+            for side in (FIELD_X[0] - RAIL[0], FIELD_X[1] + RAIL[0])
+        ]
         candies = [
             # Wrapped candies roll badly and come to rest soon.
             f'<body name="candy{index}"><joint type="free" damping="0.0002"/>'
@@ -70,7 +78,7 @@ class CandyTask(Task):
             'condim="6" friction="0.5 0.003 0.002" contype="1" conaffinity="3"/></body>'
             for index in range(NUMBER)
         ]
-        return "".join(fields + candies)
+        return "".join(fields + rails + candies)
 
     def reset(self, scene: Scene, rng: np.random.Generator) -> None:
         _scatter(scene, rng, self._from(), range(NUMBER))
@@ -118,7 +126,7 @@ class CandyTask(Task):
         else:
             last = int(np.argmin(np.where(left, along, np.inf)))
             behind = max(along[last] - RADIUS - 0.015, -0.205)
-            x = float(np.clip(candies[last, 0], FIELD_X[0] + 0.025, FIELD_X[1] - 0.025))
+            x = float(np.clip(candies[last, 0], FIELD_X[0] + _ASIDE, FIELD_X[1] - _ASIDE))
             above = np.array([x, sign * behind, _HIGH])
             if abs(above[0] - tool[0]) < 0.025 and abs(above[1] - tool[1]) < 0.012:
                 above[2] = _LOW
