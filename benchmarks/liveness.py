@@ -6,8 +6,8 @@
 
 Validation seeds, each task at the noise of its demonstrations (`demo_noise`): there the experts mostly
 succeed, so that pairs of episodes can tell a loss of 5 %. Every task with the default budget and without a
-filter, the tasks of `CURVE` under all budgets; no cameras. The file grows by `CHUNK` episodes of one task under
-one budget at a time; a call with it goes on from there.
+filter, the tasks of `CURVE` under all budgets; no cameras. The file grows by `CHUNK` episodes of one task
+under one budget at a time; a call with it goes on from there.
 """
 
 from __future__ import annotations
