@@ -251,7 +251,7 @@ def fit_online(context: Context) -> Metrics:
             learner = OnlineLearner(judged, *rest)
         else:
             forward, backward = (each.task for each in context.simulations)
-            turns = ResetFreeEnv(judged, arms(env), (forward, backward), config.reset_free)
+            turns = ResetFreeEnv(judged, env, arms(env), (forward, backward), config.reset_free)
             learner = ResetFreeLearner(turns, *rest)
         context.fit("online", learner)
     finally:

@@ -30,19 +30,22 @@ class ResetFreeConfig:
     stuck_after: time-outs in a row, without a predicted success of either direction, after which a person
         is asked to reset the scene.
     hard_reset_every: steps after which the scene is reset anyway, at the end of the trial; 0: never.
+    homing_steps: at most, for the arm to let go and return to where it stood when the scene was new, before
+        each trial (`robot_rl.trainers.homing`); 0: it starts where it ended.
     """
 
     on_timeout: Literal["switch", "retry"] = "retry"
     stuck_after: int = 10
     hard_reset_every: int = 0
+    homing_steps: int = 20
 
     def __post_init__(self) -> None:
         if self.on_timeout not in ON_TIMEOUT:
             raise unknown("on_timeout", str(self.on_timeout), ON_TIMEOUT)
-        if self.stuck_after < 1 or self.hard_reset_every < 0:
+        if self.stuck_after < 1 or self.hard_reset_every < 0 or self.homing_steps < 0:
             raise ConfigError(
-                f"stuck_after={self.stuck_after}, hard_reset_every={self.hard_reset_every}; "
-                "expected at least 1 time-out and at least 0 steps"
+                f"stuck_after={self.stuck_after}, hard_reset_every={self.hard_reset_every}, "
+                f"homing_steps={self.homing_steps}; expected at least 1 time-out and no fewer than 0 steps"
             )
 
 

@@ -13,14 +13,16 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from robot_rl.data import schema
 from robot_rl.data.episode import Episode
 from robot_rl.errors import ConfigError
 from robot_rl.trainers.forward_backward import DIRECTIONS, ForwardBackward, ResetFreeConfig
+from robot_rl.trainers.homing import go_home
 from robot_rl.trainers.online import OnlineLearner
 
 
 class KeptScenes(Protocol):
-    """N arms whose scenes can be held, saved and brought back; `sim.ParallelVectorEnv` is one."""
+    """N arms whose scenes can be held, saved and brought back: guarded `sim.ParallelVectorEnv`s are."""
 
     def hold(self, mask: npt.NDArray[np.bool_]) -> None:
         """The members of `mask` (N,) do not move until their next reset."""
@@ -40,6 +42,7 @@ class ResetFreeEnv(gymnasium.vector.VectorWrapper):
 
     Args:
         env: N judged members that understand the reset options `keep_scene` and `task`.
+        guarded: the same members without judge and person, in which the arms return home.
         arms: the members behind the wrappers.
         tasks: names of the forward and of the backward task.
         config: of the state machines, one a member.
@@ -48,15 +51,20 @@ class ResetFreeEnv(gymnasium.vector.VectorWrapper):
     def __init__(
         self,
         env: gymnasium.vector.VectorEnv,
+        guarded: gymnasium.vector.VectorEnv,
         arms: KeptScenes,
         tasks: tuple[str, str],
         config: ResetFreeConfig | None = None,
     ) -> None:
         super().__init__(env)
-        self.arms, self.tasks = arms, tasks
-        self.machines = [ForwardBackward(config) for _ in range(env.num_envs)]
+        self.guarded, self.arms, self.tasks = guarded, arms, tasks
+        self.config = config or ResetFreeConfig()
+        self.machines = [ForwardBackward(self.config) for _ in range(env.num_envs)]
         self.already_done = np.zeros(2, np.int64)
         """Trials of each direction that began with their instruction fulfilled, by the truth."""
+        self.homing_steps = 0
+        """Taken between the trials, by all arms together."""
+        self._home = np.zeros((env.num_envs, *self._state_shape()), np.float32)
         self._running = np.zeros(env.num_envs, bool)
         self._steps = np.zeros(env.num_envs, np.int64)
 
@@ -64,20 +72,30 @@ class ResetFreeEnv(gymnasium.vector.VectorWrapper):
         """Begin the next trial of the members of `options["reset_mask"]` (N,), or of all.
 
         Raises:
-            ConfigError: another option; how a trial begins is not the caller's choice.
+            ConfigError: another option, for how a trial begins is not the caller's choice; or another
+                member's trial is under way, which the arms' way home would disturb.
         """
         others = sorted((options or {}).keys() - {"reset_mask"})
         if others:
             raise ConfigError(f"reset option {others[0]!r} in reset-free practice; expected reset_mask alone")
         mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs)), bool)
+        if (self._running & ~mask).any():
+            raise ConfigError(
+                f"reset of members {np.flatnonzero(mask).tolist()} while others practise; "
+                "expected a reset between the trials of all"
+            )
         direction = np.array([machine.direction for machine in self.machines])
         fresh = np.array([machine.fresh for machine in self.machines])
+        homing = mask & ~fresh
+        if homing.any() and self.config.homing_steps:
+            self.homing_steps += go_home(self.guarded, self._home, homing, seed, self.config.homing_steps)
         for kept in (False, True):
             for way, task in enumerate(self.tasks):
                 group = mask & (direction == way) & (fresh != kept)
                 if group.any():
                     begin = {"reset_mask": group, "task": task} | ({"keep_scene": True} if kept else {})
                     observations, info = self.env.reset(seed=seed, options=begin)
+        self._home[mask & fresh] = np.asarray(observations[schema.STATE])[mask & fresh]
         np.add.at(self.already_done, direction[mask], np.asarray(info["success"])[mask])
         self._running |= mask
         self._steps[mask] = 0
@@ -102,6 +120,7 @@ class ResetFreeEnv(gymnasium.vector.VectorWrapper):
             "manual_resets": manual,
             "hard_resets": sum(machine.hard_resets for machine in machines),
             "manual_resets_per_1000_steps": 1000 * manual / max(steps, 1),
+            "homing_steps": self.homing_steps,
         }
         for way, name in enumerate(DIRECTIONS):
             found[f"{name}_trials"] = sum(machine.trials[way] for machine in machines)
@@ -121,6 +140,8 @@ class ResetFreeEnv(gymnasium.vector.VectorWrapper):
         return {
             "machines": [machine.state_dict() for machine in self.machines],
             "already_done": self.already_done.tolist(),
+            "homing_steps": self.homing_steps,
+            "home": self._home.tolist(),
             "scenes": self.arms.scenes() if started else [],
         }
 
@@ -133,8 +154,14 @@ class ResetFreeEnv(gymnasium.vector.VectorWrapper):
         for machine, saved in zip(self.machines, state["machines"], strict=True):
             machine.load_state_dict(saved)
         self.already_done = np.array(state["already_done"], np.int64)
+        self.homing_steps, self._home = state["homing_steps"], np.array(state["home"], np.float32)
         if state["scenes"]:
             self.arms.restore(state["scenes"])
+
+    def _state_shape(self) -> tuple[int, ...]:
+        space = self.env.single_observation_space
+        assert isinstance(space, gymnasium.spaces.Dict)
+        return space[schema.STATE].shape or ()
 
 
 class ResetFreeLearner(OnlineLearner):

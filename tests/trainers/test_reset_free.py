@@ -30,6 +30,7 @@ from robot_rl.trainers.online import OnlineConfig
 from robot_rl.trainers.reset_free import ResetFreeEnv, ResetFreeLearner
 from robot_rl.trainers.rollout import EpisodeOrigin, rollout
 from sim import ExpertPolicy
+from sim.tasks import TASKS as TASKS_BY_NAME
 
 TASKS = ("widowx/drawer_open", "widowx/drawer_close")
 ORIGIN = EpisodeOrigin(TASKS[0], "widowx_250s", 5.0, "test")
@@ -45,9 +46,9 @@ def arms(members: int, steps: int = 40, **options: Any) -> sim.ParallelVectorEnv
 def practice(
     inner: sim.ParallelVectorEnv, person: Teleoperator | None = None, config: ResetFreeConfig | None = None
 ) -> ResetFreeEnv:
-    env: Any = GuardedVectorEnv(Instructed(inner, LANGUAGE))
-    env = Intervened(env, person) if person is not None else env
-    return ResetFreeEnv(RewardWrapper(env, Oracle()), inner, TASKS, config)
+    guarded: Any = GuardedVectorEnv(Instructed(inner, LANGUAGE))
+    helped = Intervened(guarded, person) if person is not None else guarded
+    return ResetFreeEnv(RewardWrapper(helped, Oracle()), guarded, inner, TASKS, config)
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def openings(env: sim.ParallelVectorEnv) -> list[float]:
 
 
 def test_an_expert_opens_and_closes_in_turn_without_a_reset(two: sim.ParallelVectorEnv) -> None:
-    env = practice(two)
+    env = practice(two, config=ResetFreeConfig(homing_steps=0))
     found: list[Episode] = []
     for first in range(0, 8, 2):
         found += rollout(env, ExpertPolicy(two), range(first, first + 2), ORIGIN)
@@ -79,7 +80,37 @@ def test_an_expert_opens_and_closes_in_turn_without_a_reset(two: sim.ParallelVec
             np.testing.assert_array_equal(last, first_seen)
     counts = env.counts()
     assert counts["forward_predicted"] == counts["backward_predicted"] == 4
-    assert counts["manual_resets"] == counts["forward_already_done"] == 0
+    assert counts["manual_resets"] == counts["forward_already_done"] == counts["homing_steps"] == 0
+
+
+def test_the_arm_returns_home_between_trials_and_leaves_the_drawer_alone(two: sim.ParallelVectorEnv) -> None:
+    env = practice(two, config=ResetFreeConfig(homing_steps=25))
+    first = rollout(env, ExpertPolicy(two), [0, 1], ORIGIN)
+    before = openings(two)
+    observations, info = env.reset(seed=[2, 3])
+    assert info["task"] == [TASKS[1]] * 2
+    for member, episode in enumerate(first):
+        home, now = episode.observations[schema.STATE][0], observations[schema.STATE][member]
+        assert np.linalg.norm(home[:3] - now[:3]) < 0.012
+        assert np.abs(home[3:] - now[3:]).max() < 0.08
+    assert openings(two) == pytest.approx(before, abs=0.01)  # it still rolls a little
+    assert 0 < env.counts()["homing_steps"] <= 50
+    with pytest.raises(ConfigError, match="while others practise"):
+        env.reset(seed=[4, 5], options={"reset_mask": np.array([True, False])})
+
+
+@pytest.mark.parametrize("forward", ["pot_lid_on", "weight_to_bin"])
+def test_experts_of_other_pairs_take_turns_from_home(forward: str) -> None:
+    inner = sim.ParallelVectorEnv(f"widowx/{forward}", 2, workers=0, cameras=(), hold_steps=10_000)
+    guarded = GuardedVectorEnv(inner)
+    tasks = (f"widowx/{forward}", TASKS_BY_NAME[forward].pair)
+    env = ResetFreeEnv(RewardWrapper(guarded, Oracle()), guarded, inner, tasks)
+    for first in range(0, 6, 2):
+        rollout(env, ExpertPolicy(inner), [first, first + 1], ORIGIN)
+    inner.close()
+    counts = env.counts()
+    assert (counts["forward_predicted"], counts["backward_predicted"]) == (4, 2)
+    assert counts["forward_already_done"] == counts["backward_already_done"] == 0
 
 
 class Still:
