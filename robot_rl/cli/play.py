@@ -69,9 +69,9 @@ class Operator:
         self._open, self._closed = (1.0, 0.0) if task.startswith("widowx/") else (-1.0, 1.0)
         self._size, self._grips = size, False
 
-    def reset(self) -> None:
-        """An episode begins with an open gripper."""
-        self._grips = False
+    def reset(self, grips: bool = False) -> None:
+        """An episode begins with an open gripper; somebody who takes over leaves it as it is."""
+        self._grips = grips
 
     def action(self, wish: Wish) -> npt.NDArray[np.float32]:
         """The action (A,); what no key moves is 0."""

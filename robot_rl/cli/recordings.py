@@ -17,6 +17,7 @@ from robot_rl.cli.sections import CollectConfig, TaskConfig
 from robot_rl.cli.simulation import arms, is_widowx
 from robot_rl.data import schema
 from robot_rl.data.episode import Episode
+from robot_rl.data.store import EpisodeStore
 from robot_rl.safety import GuardedVectorEnv
 from robot_rl.trainers.protocols import Policy
 from sim import ExpertPolicy, RandomPolicy
@@ -112,6 +113,12 @@ def refined_rollouts(context: Context) -> list[Episode]:
         lambda env: PolicyRunner(refined, deterministic=False, seed=context.seed),
         hold_steps=collect.hold_steps,
     )
+
+
+def keep_interventions(context: Context, episode: Episode) -> None:
+    """An episode in which a person took over is kept in the run as well, for whatever learns from it next."""
+    if episode.is_intervention.any():
+        EpisodeStore(context.run.data_dir("interventions"), create=True).append(episode)
 
 
 def held_back(episodes: Sequence[Episode], share: float, seed: int) -> tuple[list[Episode], list[Episode]]:

@@ -197,12 +197,24 @@ class OnlineStageConfig:
         practice: how much of it. agent: WSRL. reward: what a judged step is worth.
         reset_free: how a task and the one that undoes it take turns in one scene (needs `task.pair`); None:
             each episode begins in a new scene, with the task itself.
+        person: who may take over the first arm: `nobody`, or somebody at the `keys` of a window; their steps
+            go to the offline buffer as well, so part of each batch must come from it.
     """
 
     practice: OnlineConfig = field(default_factory=OnlineConfig)
     agent: WSRLConfig = field(default_factory=WSRLConfig)
     reward: RewardWrapperConfig = field(default_factory=RewardWrapperConfig)
     reset_free: ResetFreeConfig | None = None
+    person: Literal["nobody", "keys"] = "nobody"
+
+    def __post_init__(self) -> None:
+        if self.person not in ("nobody", "keys"):
+            raise unknown("person", self.person, ("nobody", "keys"))
+        if self.person != "nobody" and not self.agent.offline_ratio:
+            raise ConfigError(
+                f"person={self.person} with agent.offline_ratio=0, where a person's steps would count for no "
+                "more than the policy's; expected more than 0: agent=retained"
+            )
 
 
 SECTIONS: dict[str, type] = {

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from reward_vlm import (
@@ -37,6 +38,7 @@ from robot_rl.cli.imagination import fit_refine, fit_world_model, imagined_env
 from robot_rl.cli.recordings import (
     demos,
     held_back,
+    keep_interventions,
     load_policy,
     load_runner,
     policy_path,
@@ -243,10 +245,16 @@ def fit_online(context: Context) -> Metrics:
     if algorithm.online != "rlpd":
         agent.agent.load_critics(context.run.stage_dir("offline") / "critic", {"task": context.task})
     env = context.simulation.vector_env(config.practice.episodes_per_update, hold_steps=NEVER)
+    helped: VectorEnv = env
+    if config.person == "keys":
+        from robot_rl.cli.helping import helped_out  # it needs a display, and this module
+
+        helped = helped_out(context, env)
     try:
-        judged = RewardWrapper(env, judge, config.reward)
+        judged = RewardWrapper(helped, judge, config.reward)
         first_seed = schema.SEED_ONLINE + context.seed * 10_000
-        rest = (agent, context.simulation.origin("online"), config.practice, first_seed)
+        keep = partial(keep_interventions, context)
+        rest = (agent, context.simulation.origin("online"), config.practice, first_seed, keep)
         if config.reset_free is None:
             learner = OnlineLearner(judged, *rest)
         else:

@@ -5,6 +5,7 @@ N members, A action dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import gymnasium
@@ -31,16 +32,29 @@ class Intervened(gymnasium.vector.VectorWrapper):
         env: N guarded members.
         person: asked at each step.
         member: the one that the person watches.
+        watch: shown that member's observation and its instruction, before the person is asked.
 
     Raises:
         ConfigError: there is no such member.
     """
 
-    def __init__(self, env: gymnasium.vector.VectorEnv, person: Teleoperator, member: int = 0) -> None:
+    def __init__(
+        self,
+        env: gymnasium.vector.VectorEnv,
+        person: Teleoperator,
+        member: int = 0,
+        watch: Callable[[dict[str, npt.NDArray[Any]], str], None] | None = None,
+    ) -> None:
         super().__init__(env)
         if not 0 <= member < env.num_envs:
             raise ConfigError(f"intervention in member {member}; expected 0 .. {env.num_envs - 1}")
-        self.person, self.member = person, member
+        self.person, self.member, self._watch = person, member, watch
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As the environment's."""
+        observations, info = self.env.reset(seed=seed, options=options)
+        self._show(observations, info["instruction"])
+        return observations, info
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """As the environment's.
@@ -58,5 +72,11 @@ class Intervened(gymnasium.vector.VectorWrapper):
                 )
             actions[self.member], taken[self.member] = wanted, True
         observations, reward, terminated, truncated, info = self.env.step(actions)
-        info = {**info, "is_intervention": taken}
-        return observations, reward, terminated, truncated, info
+        self._show(observations, info["instruction"])
+        return observations, reward, terminated, truncated, {**info, "is_intervention": taken}
+
+    def _show(self, observations: dict[str, npt.NDArray[Any]], instructions: Sequence[str]) -> None:
+        if self._watch is not None:
+            self._watch(
+                {key: value[self.member] for key, value in observations.items()}, instructions[self.member]
+            )
