@@ -124,7 +124,8 @@ class Context:
     def policy_metadata(self, episode: Episode) -> dict[str, Any]:
         """What a policy checkpoint says of the episodes that it was trained on."""
         facts = episode.metadata
-        return {
+        pair = {"pair": self.simulations[1].task} if len(self.simulations) > 1 else {}
+        return pair | {
             "task": facts.task,
             "instruction": facts.instruction,
             "robot": facts.robot,

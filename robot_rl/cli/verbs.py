@@ -75,7 +75,20 @@ def actor(source: str, simulation: Simulation, env: GuardedVectorEnv, noise: flo
         return random_policy(simulation.task, env)
     if manifest(source).get("kind") == BUNDLE:
         return PolicyRunner(load_actor(source, simulation.task))
+    if manifest(source)["metadata"].get("pair"):
+        return _one_of_two(source, simulation)
     return load_runner(source, {"task": simulation.task})
+
+
+def _one_of_two(source: str, simulation: Simulation) -> PolicyRunner:
+    """A policy of a task and the one that undoes it, told which of them it is to do.
+
+    Raises:
+        DataError: damaged, or neither is the simulated one.
+    """
+    undone = manifest(source)["metadata"]["pair"] == simulation.task
+    policy = ActorPolicy.load(source, {"pair" if undone else "task": simulation.task})
+    return PolicyRunner(policy, instruction=simulation.spec.instruction)
 
 
 def evaluate(arguments: dict[str, str], overrides: list[str]) -> int:

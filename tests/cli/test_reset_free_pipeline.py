@@ -6,11 +6,15 @@ import json
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from robot_rl.agents.policy import ActorPolicy
 from robot_rl.cli.main import EXIT_USER_ERROR, main
+from robot_rl.cli.play import PICTURE, Wish
 from robot_rl.data.store import EpisodeStore
 from tests.cli.test_pipeline import finish, kill_when, start
 
@@ -75,6 +79,50 @@ def test_practice_that_was_killed_ends_like_practice_that_was_not(whole: Path, t
     assert (run / weights).read_bytes() == (whole / weights).read_bytes()
     metrics = [json.loads((each / "stages/online/done.json").read_text())["metrics"] for each in (whole, run)]
     assert metrics[0] == metrics[1]
+
+
+def test_the_policy_is_judged_at_either_task_and_at_no_other(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ["episodes=2", "collect.num_envs=2", "collect.workers=0", "threads=1"]
+    checkpoint = f"checkpoint={whole / 'stages/online/policy'}"
+    for suffix, task in (("", "widowx/drawer_open"), ("_backward", "widowx/drawer_close")):
+        result = tmp_path / "result.json"
+        assert main(["eval", checkpoint, f"task={task}", f"json={result}", *quick]) == 0
+        expected = json.loads((whole / f"stages/online/eval{suffix}.json").read_text())
+        assert json.loads(result.read_text())["episodes"] == expected
+    assert main(["eval", checkpoint, "task=widowx/lift", *quick]) == EXIT_USER_ERROR
+    assert "drawer_open" in capsys.readouterr().err
+
+
+class Helper:
+    """Somebody at the keys who lifts the arm now and then."""
+
+    def __init__(self, title: str, period_s: float) -> None:
+        self.steps = 0
+
+    def show(self, picture: Any, lines: tuple[str, ...]) -> None:
+        assert picture.shape == (PICTURE, PICTURE, 3)
+
+    def wish(self) -> Wish:
+        self.steps += 1
+        return Wish(np.array([0, 0, 0.5 * (self.steps % 20 == 5), 0, 0, 0], np.float32))
+
+
+def test_a_person_at_the_keys_teaches_both_buffers_and_is_kept(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "helped"
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / "stages/online")
+    config = OmegaConf.load(run / "config.yaml")
+    config.online.person, config.online.agent.offline_ratio = "keys", 0.5
+    OmegaConf.save(config, run / "config.yaml")
+    monkeypatch.setattr("robot_rl.cli.helping.Window", Helper)
+    assert main(["train", f"resume={run}"]) == 0
+    metrics = json.loads((run / "stages/online/done.json").read_text())["metrics"]
+    kept = EpisodeStore(run / "data/interventions").load_all()
+    assert metrics["intervention_steps"] == sum(int(episode.is_intervention.sum()) for episode in kept) > 0
 
 
 @pytest.mark.parametrize(
