@@ -191,10 +191,11 @@ def test_a_resumed_practice_ends_like_an_uninterrupted_one(mode: str) -> None:
     whole, first, second = (learner(env) for env in makers)
     for _ in range(5):
         whole.update()
-    for _ in range(2):
-        first.update()
-    second.load_state_dict(saved(first.state_dict()))
     for _ in range(3):
+        first.update()
+    assert {machine.start for machine in first.env.machines} == {"kept"}
+    second.load_state_dict(saved(first.state_dict()))
+    for _ in range(2):
         second.update()
     a, b = whole.state_dict(), second.state_dict()
     assert a["env"]["scenes"] == b["env"]["scenes"]
