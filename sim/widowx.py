@@ -155,8 +155,11 @@ class WidowXEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         """Arm and objects as they are, in numbers, strings and lists: what `restore_scene` needs.
 
         Raises:
-            ConfigError: the scene was made without a seed, and cannot be made again.
+            ConfigError: the scene was made without a seed, and cannot be made again; or the task's arm hangs
+                on springs, which remember more.
         """
+        if self.task.port != "joints":
+            raise ConfigError(f"the scene of {self.task.name} cannot be kept: its arm hangs on springs")
         seed, options = self._made_by
         if seed is None:
             raise ConfigError("the scene was reset without a seed; expected one, to make it again")

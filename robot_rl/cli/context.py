@@ -232,7 +232,12 @@ def _validate(config: DictConfig) -> None:
     for name, kind in SECTIONS.items():
         build(kind, config[name], name)
     choose_device(config.device)
-    Simulation(config)
+    simulation = Simulation(config)
+    reset_free = build(OnlineStageConfig, config.online, "online").reset_free
+    if reset_free is not None and simulation.spec.port != "joints":
+        raise ConfigError(
+            f"online.reset_free with {simulation.task}, whose arm hangs on springs; expected null"
+        )
     pair = build(TaskConfig, config.task, "task").pair
     if pair:
         backward_task(config)
@@ -242,5 +247,5 @@ def _validate(config: DictConfig) -> None:
                 f"language={config.world_model.model.language}; expected both to read the instruction: "
                 "practice=reset_free sets them"
             )
-    elif build(OnlineStageConfig, config.online, "online").reset_free is not None:
+    elif reset_free is not None:
         raise ConfigError("online.reset_free with task.pair=false; expected task.pair=true")

@@ -132,6 +132,7 @@ def test_a_person_at_the_keys_teaches_both_buffers_and_is_kept(
         (["task=widowx/drawer_open", "task.pair=true"], "practice=reset_free sets them"),
         (["task=widowx/drawer_open", "practice=reset_free", "task.pair=false"], "expected task.pair=true"),
         (["practice=reset_fre"], "reset_free"),
+        (["task=widowx/maze", "practice=reset_free"], "springs"),
     ],
 )
 def test_what_does_not_go_together_is_refused_at_once(

@@ -272,6 +272,17 @@ def test_a_reset_takes_no_options_and_a_state_only_between_trials(two: sim.Paral
         env.load_state_dict({"machines": [{}], "already_done": [0, 0], "scenes": []})
 
 
+def test_a_scene_that_cannot_be_made_again_is_not_saved(two: sim.ParallelVectorEnv) -> None:
+    two.reset()
+    with pytest.raises(ConfigError, match="without a seed"):
+        two.scenes()
+    maze = sim.ParallelVectorEnv("widowx/maze", 1, workers=0, cameras=())
+    maze.reset(seed=0)
+    with pytest.raises(ConfigError, match="springs"):
+        maze.scenes()
+    maze.close()
+
+
 def test_scenes_come_back_in_worker_processes(tmp_path: Path) -> None:
     inner = sim.ParallelVectorEnv(TASKS[0], 2, workers=2, cameras=(), hold_steps=10_000)
     other = arms(2)
