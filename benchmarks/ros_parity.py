@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,7 @@ def main() -> None:
         "benchmark": "ros_parity",
         "machine": machine(),
         "versions": versions(("ros-rclpy", "numpy", "torch", "mujoco")),
+        "command": shlex.join(["python", "-m", "benchmarks.ros_parity", *sys.argv[1:]]),
         "task": bundle.task,
         "first_seed": outcomes[0].seed,
         "graph": interval(graph),

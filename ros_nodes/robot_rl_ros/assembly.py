@@ -106,8 +106,11 @@ class Assembler:
 
     @property
     def cut_off(self) -> bool:
-        """Whether all that is left is an action that was not carried out to its end, so far."""
-        return len(self.actions) == 1 and not self._carried_out(self.actions[0], self.executed)
+        """Whether all that is left is an action that was not carried out to its end, by all that is known."""
+        if len(self.actions) != 1 or self._carried_out(self.actions[0], self.executed):
+            return False
+        ended = self.actions[0].stamp + STEP_S - SAME_S
+        return all(verdict.stamp < ended for verdict in self.truths)
 
     def _carried_out(self, action: Requested, executed: list[Executed]) -> bool:
         return bool(executed) and executed[-1].sequence >= action.first + self.setpoints - 1

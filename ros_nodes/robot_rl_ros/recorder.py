@@ -26,9 +26,9 @@ from robot_rl_ros.managed import ManagedNode, run
 from robot_rl_ros.observing import Observer
 from sim.arm import ArmController
 
-LATE_S, CUT_OFF_S = 3.0, 0.5
-"""After the end of an episode the last messages may be on their way for this long, and the setpoints of an
-action that was probably cut off for that long."""
+COLLECT_S, LATE_S, QUIET = 0.05, 10.0, 10
+"""After the end of an episode the last messages may be on their way for `LATE_S`; if they are the setpoints
+of an action that was cut off, as it seems, until none came for `QUIET` rounds of collecting."""
 
 
 class RecorderNode(ManagedNode):
@@ -64,6 +64,7 @@ class RecorderNode(ManagedNode):
         self._ending = 0.0
         self._success = False
         self._outcome = ""
+        self._quiet = 0
 
         listen = self.create_subscription
         listen(JointState, messages.JOINT_STATES, self._on_state, messages.HISTORY_QOS)
@@ -77,7 +78,7 @@ class RecorderNode(ManagedNode):
         # Its own group: while it waits for the last messages they must come.
         waiting = ReentrantCallbackGroup()
         self.create_service(SetBool, "~/record", self._on_record, callback_group=waiting)
-        self.create_timer(0.05, self._collect, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(COLLECT_S, self._collect, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.autostart()
 
     def destroy_node(self) -> None:
@@ -99,8 +100,9 @@ class RecorderNode(ManagedNode):
         return take
 
     def _on_action(self, message: JointState) -> None:
-        if self._assembler is None or self._ending:
+        if self._assembler is None:
             return
+        self._quiet = 0
         first, _, self.source = message.header.frame_id.partition(" ")
         numbers = messages.numbers_from(message)
         self._assembler.actions.append(
@@ -113,10 +115,15 @@ class RecorderNode(ManagedNode):
         )
 
     def _on_executed(self, message: JointState) -> None:
-        if self._assembler is not None and not self._ending:
+        if self._assembler is not None:
             executed = messages.executed_from(message, self.names)
-            if executed.setpoint and executed.sequence >= 0:
-                self._assembler.executed.append(executed)
+            known = self._assembler.executed
+            last = known[-1].sequence if known else -1
+            if executed.setpoint and executed.sequence >= 0 and executed.sequence != last:
+                if executed.sequence < last:  # whoever acts was started anew
+                    known.clear()
+                known.append(executed)
+                self._quiet = 0
 
     def _on_truth(self, message: JointState) -> None:
         if self._assembler is not None:
@@ -170,7 +177,8 @@ class RecorderNode(ManagedNode):
         if assembler is None:
             return
         since = time.monotonic() - self._ending if self._ending else 0.0
-        late = since > LATE_S or (since > CUT_OFF_S and assembler.cut_off)
+        self._quiet += 1
+        late = since > LATE_S or (since > 0 and self._quiet > QUIET and assembler.cut_off)
         if since > LATE_S:
             assembler.patience_s = -float("inf")
         for step in assembler.steps(assembler.end if self._ending else None):

@@ -185,7 +185,8 @@ class SimArmNode(Node):
 
     def _publish_all(self) -> None:
         """Of one moment: the truth, then pictures, and last the state, which is what others wait for."""
-        succeeded = self._judge()
+        # Between actions success does not count, as in the simulator's own loop.
+        succeeded = self._ticks % SETPOINTS_PER_STEP == 0 and self._judge()
         ended = 0 < self.episode_s <= self._since_reset + 1e-6
         self._over = self._over or (self.episode_s > 0 and (succeeded or ended))
         self._show()
