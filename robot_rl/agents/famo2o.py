@@ -103,7 +103,7 @@ class FamO2O(IQL):
         """mean min(exp(beta A), clip) (-log pi(a | s, beta)), beta uniform in its range, one a row."""
         features, (low, high) = batch["features"], self.famo2o.beta
         choice = 2 * torch.rand(len(features), 1, generator=self.generator, device=features.device) - 1
-        weight = self.weight(batch, low + (high - low) * (choice.squeeze(-1) + 1) / 2)
+        weight = self.weight(batch["advantage"], low + (high - low) * (choice.squeeze(-1) + 1) / 2)
         distribution = self.policy.distribution(self.policy.member(features, choice))
         loss = -(weight * distribution.log_prob(batch["action"])).mean()
         entropy = distribution.entropy().mean().detach()

@@ -1,16 +1,15 @@
 """An ensemble of critics with its gradient written out: the same function, in fewer passes over memory.
 
 On a CPU the wide products of an ensemble run at the machine's rate, and everything between them waits for
-memory. Here the rows go through all layers a chunk at a time, so that a chunk stays in the cache; biases go
-into the products; and the loss of an actor computes no gradient of the critics' weights.
+memory or for Python. Here the rows go through all layers a chunk at a time, so that a chunk stays in the
+cache; what can be done in place is; and the loss of an actor computes no gradient of the critics' weights.
 `tests/agents/test_fused.py` holds it against `CriticEnsemble.forward` and against finite differences.
 
-E critics, B states, N actions a state, R = B N rows, F features, A action dimensions, H width.
+E critics, R rows, I inputs (features and action), H width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,139 +22,100 @@ EPSILON = 1e-5
 
 
 def ensemble_values(
-    features: Tensor,
-    actions: Tensor,
-    first: tuple[Tensor, Tensor],
+    rows: Tensor,
     weights: list[Tensor],
     biases: list[Tensor],
     last: tuple[Tensor, Tensor],
     layer_norm: bool,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Values (E, R) of L hidden layers relu(LayerNorm(W x) + b), or relu(W x + b), and a linear last one.
+    """Values (E, R) of hidden layers relu(LayerNorm(W x) + b), or relu(W x + b), and a linear last one.
 
     Args:
-        features: (B, F). actions: (R, A), the N of each state in a row.
-        first: its part for features (E, F, H) and for actions (E, A, H).
-        weights: of the L - 1 other hidden layers (E, H, H'). biases: of all L (E, 1, H).
+        rows: x (R, I), the same for all members, or (E, R, I), each member's own.
+        weights: W of each hidden layer, (E, I, H) and then (E, H, H'). biases: b, (E, 1, H).
         last: (E, 1, H) and (E, 1).
         dtype: of the hidden layers; values are float32.
     """
-    values: Tensor = _Ensemble.apply(
-        layer_norm, dtype, len(weights), features, actions, *first, *weights, *biases, *last
-    )
+    values: Tensor = _Ensemble.apply(layer_norm, dtype, rows, *weights, *biases, *last)
     return values
 
 
 class _Ensemble(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        layer_norm: bool,
-        dtype: torch.dtype,
-        deeper: int,
-        features: Tensor,
-        actions: Tensor,
-        *parameters: Tensor,
-    ) -> Tensor:
-        cast = [each.detach().to(dtype) for each in parameters[:-2]]
-        of_features, of_action, weights, biases = cast[0], cast[1], cast[2 : 2 + deeper], cast[2 + deeper :]
-        last_weight, last_bias = parameters[-2:]
-        features, actions = features.detach().to(dtype), actions.detach().to(dtype)
-        members, count = len(of_features), len(actions) // len(features)
-        keep = any(ctx.needs_input_grad)
-        values, kept = last_weight.new_empty(members, len(actions)), []
-        for states, rows in _chunks(len(features), count):
-            # With LayerNorm the bias comes after it; without, it is what the product is added to.
-            shared = features[states].expand(members, -1, -1)
-            if layer_norm:
-                hidden = torch.bmm(shared, of_features)
-            else:
-                hidden = torch.baddbmm(biases[0], shared, of_features)
-            if count > 1:
-                hidden = hidden.repeat_interleave(count, dim=1)
-            hidden = hidden.baddbmm_(actions[rows].expand(members, -1, -1), of_action)
+    def forward(ctx: Any, layer_norm: bool, dtype: torch.dtype, rows: Tensor, *parameters: Tensor) -> Tensor:
+        *hidden_layers, last_weight, last_bias = parameters
+        depth = len(hidden_layers) // 2
+        cast = [each.detach().to(dtype) for each in (rows, *hidden_layers)]
+        members = len(last_weight)
+        inputs = cast[0].expand(members, -1, -1)
+        values = last_weight.new_empty(members, inputs.shape[1])
+        kept = []
+        for start in range(0, inputs.shape[1], CHUNK):
+            hidden = inputs[:, start : start + CHUNK]
             layers = []
-            for layer in range(deeper + 1):
-                if layer and layer_norm:
-                    hidden = torch.bmm(hidden, weights[layer - 1])
-                elif layer:
-                    hidden = torch.baddbmm(biases[layer], hidden, weights[layer - 1])
+            for weight, bias in zip(cast[1 : 1 + depth], cast[1 + depth :], strict=True):
+                hidden = torch.bmm(hidden, weight)
                 normed: tuple[Tensor, ...] = ()
                 if layer_norm:
                     before = hidden
                     hidden, mean, scale = torch.native_layer_norm(
                         before, before.shape[-1:], None, None, EPSILON
                     )
-                    hidden = hidden.add_(biases[layer])
                     normed = (before, mean, scale)
-                hidden = hidden.relu_()
+                hidden = hidden.add_(bias).relu_()
                 layers.append((hidden, normed))
             for member in range(members):
-                torch.mv(hidden[member].to(values.dtype), last_weight[member, 0], out=values[member, rows])
-            if keep:
+                out = values[member, start : start + CHUNK]
+                torch.mv(hidden[member].to(values.dtype), last_weight[member, 0], out=out)
+            if any(ctx.needs_input_grad):
                 kept.append(layers)
-        ctx.layer_norm, ctx.dtype, ctx.deeper, ctx.kept = layer_norm, dtype, deeper, kept
-        ctx.save_for_backward(features, actions, last_weight, *cast)
+        ctx.depth, ctx.kept = depth, kept
+        ctx.save_for_backward(last_weight, *cast)
         return values.add_(last_bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, actions, last_weight, *cast = ctx.saved_tensors
-        deeper, dtype = ctx.deeper, ctx.dtype
-        of_features, of_action, weights = cast[0], cast[1], cast[2 : 2 + deeper]
-        members, count = len(of_features), len(actions) // len(features)
-        for_features, for_actions = ctx.needs_input_grad[3:5]
-        learned = ctx.needs_input_grad[5]
-        exact = last_weight.dtype  # what sums are kept in
+        last_weight, rows, *cast = ctx.saved_tensors
+        depth, exact = ctx.depth, last_weight.dtype  # sums are kept in `exact`
+        weights = cast[:depth]
+        for_rows, learned = ctx.needs_input_grad[2:4]
         grads = [torch.zeros_like(each, dtype=exact) for each in cast] if learned else []
         d_last = torch.zeros_like(last_weight) if learned else None
-        d_features = torch.zeros_like(features, dtype=exact) if for_features else None
-        d_actions = torch.zeros_like(actions, dtype=exact) if for_actions else None
-        for layers, (states, rows) in zip(ctx.kept, _chunks(len(features), count), strict=True):
-            upstream = grad[:, rows]
+        d_rows = torch.empty_like(rows, dtype=exact) if for_rows else None
+        inputs = rows.expand(len(last_weight), -1, -1)
+        for layers, start in zip(ctx.kept, range(0, inputs.shape[1], CHUNK), strict=True):
+            chunk = slice(start, start + CHUNK)
+            upstream = grad[:, chunk]
             if d_last is not None:
-                for member in range(members):
-                    hidden = layers[-1][0][member].to(exact)
-                    d_last[member, 0].addmv_(hidden.t(), upstream[member])
-            d_hidden = (upstream.unsqueeze(-1) * last_weight).to(dtype)
-            for layer in reversed(range(deeper + 1)):
+                for member, (total, values) in enumerate(zip(d_last[:, 0], upstream, strict=True)):
+                    total.addmv_(layers[-1][0][member].to(exact).t(), values)
+            d_hidden = (upstream.unsqueeze(-1) * last_weight).to(ctx.kept[0][0][0].dtype)
+            for layer in reversed(range(depth)):
                 hidden, normed = layers[layer]
-                d_hidden = torch.ops.aten.threshold_backward(d_hidden, hidden, 0)
+                torch.ops.aten.threshold_backward.grad_input(d_hidden, hidden, 0, grad_input=d_hidden)
                 if learned:
-                    grads[2 + deeper + layer] += d_hidden.sum(1, keepdim=True)
+                    grads[depth + layer] += d_hidden.sum(1, keepdim=True)
                 if normed:
                     before, mean, scale = normed
                     d_hidden = torch.ops.aten.native_layer_norm_backward(
                         d_hidden, before, before.shape[-1:], mean, scale, None, None, [True, False, False]
                     )[0]
-                if layer:
-                    if learned:
-                        _accumulate(grads[1 + layer], layers[layer - 1][0].transpose(1, 2), d_hidden)
-                    d_hidden = torch.bmm(d_hidden, weights[layer - 1].transpose(1, 2))
-            if d_actions is not None:
-                d_actions[rows] = torch.bmm(d_hidden, of_action.transpose(1, 2)).sum(0)
-            if learned:
-                _accumulate(grads[1], actions[rows].t().expand(members, -1, -1), d_hidden)
-            if learned or d_features is not None:
-                if count > 1:
-                    d_hidden = d_hidden.unflatten(1, (-1, count)).sum(2)
                 if learned:
-                    _accumulate(grads[0], features[states].t().expand(members, -1, -1), d_hidden)
-                if d_features is not None:
-                    d_features[states] = torch.bmm(d_hidden, of_features.transpose(1, 2)).sum(0)
+                    below = layers[layer - 1][0] if layer else inputs[:, chunk]
+                    _accumulate(grads[layer], below.transpose(1, 2), d_hidden)
+                if layer:
+                    d_hidden = torch.bmm(d_hidden, weights[layer].transpose(1, 2))
+                elif d_rows is not None:
+                    d_inputs = torch.bmm(d_hidden, weights[0].transpose(1, 2))
+                    if rows.dim() == 3:
+                        d_rows[:, chunk] = d_inputs
+                    else:
+                        d_rows[chunk] = d_inputs.sum(0)
         if d_last is None:
-            return (None, None, None, d_features, d_actions, *[None] * (len(cast) + 2))
-        return (None, None, None, d_features, d_actions, *grads, d_last, grad.sum(1, keepdim=True))
-
-
-def _chunks(states: int, count: int) -> Iterator[tuple[slice, slice]]:
-    """Slices of whole states and of their rows."""
-    step = max(1, CHUNK // count)
-    for start in range(0, states, step):
-        stop = min(start + step, states)
-        yield slice(start, stop), slice(start * count, stop * count)
+            return (None, None, d_rows, *[None] * (2 * depth + 2))
+        return (None, None, d_rows, *grads, d_last, grad.sum(1, keepdim=True))
 
 
 def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -54,16 +54,16 @@ class IQL(SAC):
     def update(self, batch: Batch, actor: bool = True) -> dict[str, float]:
         """One step of V, then of the critics towards V(s'), then, if `actor`, of the policy."""
         batch = self.encoded(batch)
-        loss, metrics = self.value_loss(detached(batch))
+        loss, advantage, metrics = self.value_loss(detached(batch))
         self._step("value", loss, self._value_parameters)
-        return metrics | super().update(batch, actor)
+        return metrics | super().update({**batch, "advantage": advantage}, actor)
 
-    def value_loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """mean L_tau(Q'(s, a) - V(s)), L_tau(u) = |tau - 1(u < 0)| u^2."""
+    def value_loss(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """mean L_tau(A), A = Q'(s, a) - V(s), L_tau(u) = |tau - 1(u < 0)| u^2; and A (B,), for the policy."""
         advantage = self.target_value(batch) - self.state_value(batch["features"])
         weight = torch.where(advantage.detach() < 0, 1 - self.iql.expectile, self.iql.expectile)
         loss = (weight * advantage.square()).mean()
-        return loss, {"value_loss": loss.item()}
+        return loss, advantage.detach(), {"value_loss": loss.item()}
 
     @torch.no_grad()
     def td_target(self, batch: Batch) -> Tensor:
@@ -72,19 +72,16 @@ class IQL(SAC):
         return target if self.config.value_range is None else target.clamp(*self.config.value_range)
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, float]]:
-        """mean min(exp(beta A), clip) (-log pi(a | s)), A = Q'(s, a) - V(s); with entropy and metrics."""
+        """mean min(exp(beta A), clip) (-log pi(a | s)), A the batch's `advantage`; entropy, metrics."""
         distribution = self.policy(batch["features"])
-        weight = self.weight(batch)
+        weight = self.weight(batch["advantage"], self.iql.beta)
         loss = -(weight * distribution.log_prob(batch["action"])).mean()
         entropy = distribution.entropy().mean().detach()
         return loss, entropy, {"actor_loss": loss.item(), "weight": weight.mean().item()}
 
-    @torch.no_grad()
-    def weight(self, batch: Batch, beta: float | Tensor | None = None) -> Tensor:
-        """min(exp(beta A), clip), (B,); `beta` may be one number a row."""
-        advantage = self.target_value(batch) - self.state_value(batch["features"])
-        exponent = (self.iql.beta if beta is None else beta) * advantage
-        return torch.exp(exponent).clamp(max=self.iql.weight_clip)
+    def weight(self, advantage: Tensor, beta: float | Tensor) -> Tensor:
+        """min(exp(beta A), clip), (B,), of an advantage A (B,); `beta` may be one number a row."""
+        return torch.exp(beta * advantage).clamp(max=self.iql.weight_clip)
 
     @torch.no_grad()
     def target_value(self, batch: Batch) -> Tensor:

@@ -205,24 +205,50 @@ class CriticEnsemble(nn.Module):
         value = (hidden.float() * last_weight).sum(-1) + last_bias
         return value.reshape(size, batch, count) if several else value
 
+    def smallest(self, features: Tensor, actions: Tensor) -> Tensor:
+        """min_e Q_e, (B,), of `actions` (B, A), the critics frozen.
+
+        A row's gradient comes from its smallest critic alone, so that only this one is evaluated with a
+        graph: each member on its own rows, filled up to equal numbers.
+        """
+        if not self.fused or self.members == 1:
+            return self(features, actions, frozen=True).amin(0)
+        with torch.no_grad():
+            choice = self(features, actions, frozen=True).argmin(0)
+        order = choice.argsort(stable=True)
+        counts = torch.bincount(choice, minlength=self.members)
+        place = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[choice[order]]
+        slots = order.new_zeros(self.members, int(counts.max()))
+        slots[choice[order], place] = order  # what is not filled repeats row 0, and is not read
+        rows = torch.cat([features, actions], dim=1)[slots]
+        values = self._values(rows, frozen=True)
+        return values[choice[order], place][order.argsort()]
+
     def _fused_forward(
         self, features: Tensor, actions: Tensor, members: Tensor | None, frozen: bool
     ) -> Tensor:
+        flat = actions.reshape(-1, actions.shape[-1])
+        if actions.dim() == 3:
+            features = features.repeat_interleave(actions.shape[1], dim=0)
+        values = self._values(torch.cat([features, flat], dim=1), members, frozen)
+        return values.unflatten(1, actions.shape[:2]) if actions.dim() == 3 else values
+
+    def _values(self, rows: Tensor, members: Tensor | None = None, frozen: bool = False) -> Tensor:
+        """Values (E, R) of rows (R, F + A), or of each member's own rows (E, R, F + A)."""
+
         def chosen(parameter: Tensor) -> Tensor:
             parameter = parameter.detach() if frozen else parameter
             return parameter if members is None else parameter[members]
 
-        values = ensemble_values(
-            features,
-            actions.reshape(-1, actions.shape[-1]),
-            (chosen(self.of_features), chosen(self.of_action)),
-            [chosen(each) for each in self.weights],
+        first = torch.cat([chosen(self.of_features), chosen(self.of_action)], dim=1)
+        return ensemble_values(
+            rows,
+            [first, *(chosen(each) for each in self.weights)],
             [chosen(each) for each in self.biases],
             (chosen(self.last_weight), chosen(self.last_bias)),
             self.layer_norm,
             self.dtype,
         )
-        return values.unflatten(1, actions.shape[:2]) if actions.dim() == 3 else values
 
 
 @torch.no_grad()

@@ -166,7 +166,8 @@ class SAC:
         distribution = self.policy(batch["next_features"])
         action, log_prob = self.sample_actions(distribution, config.target_actions)
         members = torch.randperm(config.critics, generator=self.generator, device=self.policy.device)
-        value = self.target(batch["next_features"], action, members[: config.target_subset]).amin(0)
+        subset = members[: config.target_subset] if config.target_subset < config.critics else None
+        value = self.target(batch["next_features"], action, subset).amin(0)
         if config.entropy_backup:
             value = value - self.temperature * log_prob
         target = batch["reward"] + batch["discount"] * value.amax(-1)
@@ -212,8 +213,10 @@ class SAC:
     def objective(self, features: Tensor, action: Tensor) -> tuple[Tensor, dict[str, float]]:
         """-mean_e Q_e(s, a) / |Q| (or min_e), of the actor's own actions: what it minimises but for the
         terms that hold it back."""
-        q = self.critic(features, action, frozen=True)
-        q = q.amin(0) if self.config.pessimistic_actor else q.mean(0)
+        if self.config.pessimistic_actor:
+            q = self.critic.smallest(features, action)
+        else:
+            q = self.critic(features, action, frozen=True).mean(0)
         scale = q.detach().abs().mean().clamp(min=1e-3) if self.config.normalise_q else 1.0
         return -(q / scale).mean(), {"q_policy": q.mean().item()}
 

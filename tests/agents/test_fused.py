@@ -85,6 +85,20 @@ def test_frozen_critics_pass_the_gradient_and_keep_none(use_fused: bool) -> None
     assert not critic(features, actions.detach(), frozen=True).requires_grad
 
 
+@pytest.mark.parametrize("layer_norm", [True, False])
+def test_the_smallest_critics_gradient_is_that_of_the_minimum(layer_norm: bool) -> None:
+    plain, other = pair((8, 8), layer_norm)
+    features, actions = (each.requires_grad_() for each in inputs(None, states=40))
+    weight = torch.linspace(-1, 1, 40)
+    grads = []
+    for critic in (plain, other):
+        q = critic.smallest(features, actions)
+        torch.testing.assert_close(q, plain(features, actions).amin(0))
+        grads.append(torch.autograd.grad((q * weight).sum(), (features, actions)))
+    torch.testing.assert_close(grads[1], grads[0])
+    assert all(parameter.grad is None for parameter in other.parameters())
+
+
 def test_training_with_it_is_training_without_it() -> None:
     """Fifty updates of Cal-QL stay together to float32 rounding."""
     critics = []
