@@ -66,6 +66,10 @@ class EnergyTank:
         if energy > 0.0:
             self.drawn += energy
             self._add(-energy)
+            below = self.minimum - self.level
+            if 0.0 < below < RESERVE:  # what was asked for had been rounded up
+                self.rounding += below
+                self.level = self.minimum
         else:
             self.returned += self._take(-energy)
 

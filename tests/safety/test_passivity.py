@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from robot_rl.data.schema import FILTER_REASONS
@@ -96,6 +96,7 @@ def test_the_tank_stays_in_its_bounds_and_its_books_prove_it(moves: list[tuple[s
 
 @settings(max_examples=60, deadline=None)
 @given(configs, st.integers(0, 2**32 - 1), st.sampled_from([1e-3, 0.1, 10.0]))
+@example(PassivityConfig(tank_max_j=0.5, tank_min_j=0.0, tank_start_j=0.0, refill=1.0), 490, 0.1)
 def test_no_step_brings_in_energy_that_the_account_does_not_hold(
     config: PassivityConfig, seed: int, size: float
 ) -> None:
