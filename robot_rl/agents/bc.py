@@ -9,12 +9,12 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robot_rl.agents.networks import move_towards
 from robot_rl.agents.policy import ActorPolicy
@@ -23,6 +23,7 @@ from robot_rl.data.augmentation import AugmentationConfig, augment_images
 from robot_rl.errors import ConfigError, DataError, unknown
 
 POLICIES = ("actor", "diffusion")
+P = TypeVar("P", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -84,25 +85,14 @@ class Frames:
         return len(self.action)
 
 
-class BCLearner:
-    """Trains `policy` on `episodes`; one update is one gradient step. A `trainers.protocols.Learner`.
+class Cloner(Generic[P]):
+    """What the cloning of any policy shares: AdamW on raw weights, their running mean, and the state of both.
 
-    `policy` always holds the averaged weights: the ones to act with and to save.
-
-    Raises:
-        DataError: no episodes, or an episode lacks what the policy reads.
+    `policy` always holds the averaged weights: the ones to act with and to save. `_raw` is what learns.
     """
 
-    def __init__(self, policy: ActorPolicy, episodes: Sequence[Episode], config: BCConfig) -> None:
-        if not episodes:
-            raise DataError("no episodes to clone; expected at least 1: collect demonstrations first")
-        self.policy, self.config = policy, config
-        self.total_updates = config.updates
-        order = np.random.default_rng(config.seed).permutation(len(episodes))
-        held_out = min(math.ceil(config.holdout * len(episodes)), len(episodes) - 1)
-        self.frames = Frames([episodes[i] for i in order[held_out:]], policy)
-        self.validation = [episodes[i] for i in order[:held_out]]
-        self._held_out = Frames(self.validation, policy) if held_out else None
+    def __init__(self, policy: P, config: BCConfig) -> None:
+        self.policy, self.config, self.total_updates = policy, config, config.updates
         self._raw = copy.deepcopy(policy)
         self._parameters = list(self._raw.parameters())
         self._optimiser = torch.optim.AdamW(
@@ -111,38 +101,78 @@ class BCLearner:
         self._generator = torch.Generator().manual_seed(config.seed)
         self._updates = 0
 
+    def _draw(self, frames: Frames, rows: Tensor) -> dict[str, Tensor]:
+        """The observations of `rows` (B,), pictures augmented."""
+        observations = {key: value[rows] for key, value in frames.observations.items()}
+        if schema.IMAGE in observations and self.config.augmentation:
+            observations[schema.IMAGE] = augment_images(
+                observations[schema.IMAGE], self.config.augmentation, self._generator
+            )
+        return observations
+
+    def _descend(self, loss: Tensor) -> None:
+        """One step down the gradient of `loss`, with linear warm-up and then lr/2 (1 + cos(pi t / T))."""
+        ramp = min(1.0, (self._updates + 1) / max(self.config.warmup, 1))
+        fallen = 0.5 * (1 + math.cos(math.pi * self._updates / self.total_updates))
+        for group in self._optimiser.param_groups:
+            group["lr"] = ramp * self.config.lr * fallen
+        self._optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._parameters, self.config.grad_clip)
+        self._optimiser.step()
+        self._updates += 1
+        # A young average trusts the newest weights more.
+        decay = min(self.config.ema, self._updates / (self._updates + 10)) if self.config.ema else 0.0
+        move_towards(self.policy, self._raw, 1 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy.state_dict(),
+            "raw": self._raw.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "generator": self._generator.get_state(),
+            "updates": self._updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self._raw.load_state_dict(state["raw"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._generator.set_state(state["generator"])
+        self._updates = state["updates"]
+
+
+class BCLearner(Cloner[ActorPolicy]):
+    """Trains `policy` on `episodes`; one update is one gradient step. A `trainers.protocols.Learner`.
+
+    Raises:
+        DataError: no episodes, or an episode lacks what the policy reads.
+    """
+
+    def __init__(self, policy: ActorPolicy, episodes: Sequence[Episode], config: BCConfig) -> None:
+        if not episodes:
+            raise DataError("no episodes to clone; expected at least 1: collect demonstrations first")
+        super().__init__(policy, config)
+        order = np.random.default_rng(config.seed).permutation(len(episodes))
+        held_out = min(math.ceil(config.holdout * len(episodes)), len(episodes) - 1)
+        self.frames = Frames([episodes[i] for i in order[held_out:]], policy)
+        self.validation = [episodes[i] for i in order[:held_out]]
+        self._held_out = Frames(self.validation, policy) if held_out else None
+
     def update(self) -> dict[str, float]:
         """One gradient step; every `validate_every` also the held-out loss of the averaged policy."""
         config = self.config
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._lr()
         rows = torch.randint(len(self.frames), (config.batch,), generator=self._generator)
-        observations = {key: value[rows] for key, value in self.frames.observations.items()}
-        if schema.IMAGE in observations and config.augmentation:
-            observations[schema.IMAGE] = augment_images(
-                observations[schema.IMAGE], config.augmentation, self._generator
-            )
+        observations = self._draw(self.frames, rows)
         if config.state_noise:
             state = observations[schema.STATE]
             noise = torch.randn(state.shape, generator=self._generator) * self.policy.state_std.cpu()
             observations[schema.STATE] = state + config.state_noise * noise
         loss, metrics = self._loss(self._raw, observations, self.frames.action[rows])
-        self._optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, config.grad_clip)
-        self._optimiser.step()
-        self._updates += 1
-        # A young average trusts the newest weights more.
-        decay = min(config.ema, self._updates / (self._updates + 10)) if config.ema else 0.0
-        move_towards(self.policy, self._raw, 1 - decay)
+        self._descend(loss)
         if self._held_out is not None and self._updates % config.validate_every == 0:
             metrics |= {f"validation_{name}": value for name, value in self._validate(self._held_out).items()}
         return metrics
-
-    def _lr(self) -> float:
-        """Linear warm-up, then lr/2 (1 + cos(pi t / T))."""
-        ramp = min(1.0, (self._updates + 1) / max(self.config.warmup, 1))
-        return ramp * self.config.lr * 0.5 * (1 + math.cos(math.pi * self._updates / self.config.updates))
 
     def _loss(
         self, policy: ActorPolicy, observations: dict[str, Tensor], action: Tensor
@@ -162,22 +192,6 @@ class BCLearner:
             for name, value in self._loss(self.policy, observations, frames.action[rows])[1].items():
                 totals[name] = totals.get(name, 0.0) + value * len(rows) / len(frames)
         return totals
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "policy": self.policy.state_dict(),
-            "raw": self._raw.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "generator": self._generator.get_state(),
-            "updates": self._updates,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.policy.load_state_dict(state["policy"])
-        self._raw.load_state_dict(state["raw"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self._generator.set_state(state["generator"])
-        self._updates = state["updates"]
 
 
 def baselines(train: Sequence[Episode], test: Sequence[Episode]) -> dict[str, float]:

@@ -7,7 +7,6 @@ later stages cannot take it over: it stands beside the Gaussian and the two-hot 
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -21,12 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from robot_rl import torchvision_compat  # noqa: F401  (diffusers imports torchvision)
-from robot_rl.agents.bc import BCConfig, Frames
-from robot_rl.agents.networks import MLP, move_towards, seeded
+from robot_rl.agents.bc import BCConfig, Cloner, Frames
+from robot_rl.agents.networks import MLP, seeded
 from robot_rl.agents.policy import ActorPolicy, PolicyConfig, policy_config_from_json, to_tensors
-from robot_rl.data import Episode, schema
+from robot_rl.data import Episode
 from robot_rl.data.artifact import load_artifact, save_artifact
-from robot_rl.data.augmentation import augment_images
 from robot_rl.data.statistics import Statistics
 from robot_rl.errors import ConfigError, DataError
 
@@ -146,11 +144,10 @@ def _time_features(level: Tensor, levels: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
-class DiffusionBCLearner:
+class DiffusionBCLearner(Cloner[DiffusionPolicy]):
     """Trains a diffusion policy on chunks of demonstrations. A `trainers.protocols.Learner`.
 
-    `policy` always holds the averaged weights. `mse_weight`, `state_noise`, `holdout` and
-    `warmup` play no part.
+    `mse_weight`, `state_noise` and `holdout` play no part.
 
     Raises:
         DataError: no episodes, or one lacks what the policy reads.
@@ -159,51 +156,18 @@ class DiffusionBCLearner:
     def __init__(self, policy: DiffusionPolicy, episodes: Sequence[Episode], config: BCConfig) -> None:
         if not episodes:
             raise DataError("no episodes to clone; expected at least 1: collect demonstrations first")
-        self.policy, self.config, self.total_updates = policy, config, config.updates
+        super().__init__(policy, config)
         self.frames = Frames(episodes, policy.eyes)
         self.chunks = torch.cat([chunks(episode, policy.config.chunk) for episode in episodes])
-        self._raw = copy.deepcopy(policy)
-        self._optimiser = torch.optim.AdamW(
-            self._raw.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
-        )
-        self._generator = torch.Generator().manual_seed(config.seed)
-        self._updates = 0
 
     def update(self) -> dict[str, float]:
         """One gradient step."""
-        for group in self._optimiser.param_groups:
-            group["lr"] = 0.5 * self.config.lr * (1 + math.cos(math.pi * self._updates / self.total_updates))
         rows = torch.randint(len(self.chunks), (self.config.batch,), generator=self._generator)
-        seen = {key: value[rows] for key, value in self.frames.observations.items()}
-        if schema.IMAGE in seen and self.config.augmentation:
-            seen[schema.IMAGE] = augment_images(seen[schema.IMAGE], self.config.augmentation, self._generator)
         device = self.policy.device
-        features = self._raw.eyes.features({key: value.to(device) for key, value in seen.items()})
-        loss = self._raw.loss(features, self.chunks[rows].to(device), self._generator)
-        self._optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self._raw.parameters(), self.config.grad_clip)
-        self._optimiser.step()
-        self._updates += 1
-        decay = min(self.config.ema, self._updates / (self._updates + 10))
-        move_towards(self.policy, self._raw, 1 - decay)
+        seen = {key: value.to(device) for key, value in self._draw(self.frames, rows).items()}
+        loss = self._raw.loss(self._raw.eyes.features(seen), self.chunks[rows].to(device), self._generator)
+        self._descend(loss)
         return {"denoising_loss": loss.item()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "policy": self.policy.state_dict(),
-            "raw": self._raw.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "generator": self._generator.get_state(),
-            "updates": self._updates,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.policy.load_state_dict(state["policy"])
-        self._raw.load_state_dict(state["raw"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self._generator.set_state(state["generator"])
-        self._updates = state["updates"]
 
 
 def chunks(episode: Episode, length: int) -> Tensor:

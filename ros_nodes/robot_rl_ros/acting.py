@@ -10,6 +10,7 @@ silent, and the guard stops the arm.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
@@ -121,9 +122,9 @@ class ActingNode(ManagedNode):
         """An episode begins; why it cannot, or ""."""
         return ""
 
+    @abstractmethod
     def decide(self, observation: Observation) -> Action | None:
         """The action (7,) for what is seen; None: rest. Called in another thread, unless in lock-step."""
-        raise NotImplementedError
 
     def destroy_node(self) -> None:
         self._thinker.shutdown(cancel_futures=True)

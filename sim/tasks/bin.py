@@ -7,6 +7,7 @@ row alone, so their classes are made from it.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -59,9 +60,9 @@ class BinTask(CarryTask):
         scene.place(self.body, self._start(rng), rng.uniform(-SPREAD, SPREAD))
         place_arm(scene, np.array([0.28, 0.0, 0.13]) + rng.uniform(-0.02, 0.02, 3), gripper=1.0)
 
+    @abstractmethod
     def _start(self, rng: np.random.Generator) -> FloatArray:
         """Where the thing (3,) [m] stands at first."""
-        raise NotImplementedError
 
     def _is_upright(self, scene: Scene) -> bool:
         return bool(scene.data.body(self.body).xmat[8] > UPRIGHT)

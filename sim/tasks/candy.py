@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import numpy as np
 
@@ -85,13 +86,13 @@ class CandyTask(Task):
         tool = np.array([0.30, 0.0, _HIGH]) + np.array([*rng.uniform(-0.02, 0.02, 2), 0.0])
         place_arm(scene, tool, 0.25, TOOL_YAW)
 
+    @abstractmethod
     def _from(self) -> tuple[float, float]:
         """Bounds in y of the field the candies come from [m]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _to(self) -> tuple[float, float]:
         """Bounds in y of the field they go to [m]."""
-        raise NotImplementedError
 
     def swept(self, scene: Scene) -> float:
         """Share of the candies that lie in the field they go to."""

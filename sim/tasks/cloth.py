@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -57,13 +58,13 @@ class ClothTask(Task):
         Cloth(scene).prepare()
         return scene
 
+    @abstractmethod
     def goal(self, scene: Scene) -> FloatArray:
         """Where the knot should go (2,) [m]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def done(self, scene: Scene) -> bool:
         """Whether the cloth lies as it should, the gripper aside."""
-        raise NotImplementedError
 
     def start(self, scene: Scene, vertices: FloatArray, rng: np.random.Generator) -> None:
         """Lay the cloth on `vertices` (V, 3) [m], the arm over it, and let it come to rest."""

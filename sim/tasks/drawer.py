@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import numpy as np
 
@@ -92,12 +93,13 @@ class DrawerTask(Task):
         tool = np.array([0.27, -0.05, 0.12]) + rng.uniform(-0.02, 0.02, 3)
         place_arm(scene, tool, 1.0, TOOL_YAW)
 
+    @abstractmethod
     def _start(self, rng: np.random.Generator) -> float:
-        raise NotImplementedError
+        """Opening [m] of the drawer when the episode begins."""
 
+    @abstractmethod
     def _goal(self) -> float:
         """Opening [m] the expert pulls or pushes the drawer to."""
-        raise NotImplementedError
 
     def reward_terms(self, scene: Scene) -> dict[str, float]:
         return {

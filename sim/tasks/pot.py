@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import numpy as np
 
@@ -73,9 +74,9 @@ class PotTask(CarryTask):
         scene.place("pot", origin, rng.uniform(-SPREAD, SPREAD))
         place_arm(scene, np.array([0.25, 0.0, 0.13]) + rng.uniform(-0.02, 0.02, 3), gripper=1.0)
 
+    @abstractmethod
     def _start(self) -> FloatArray:
         """Where an episode begins (3,) [m], before the random shift."""
-        raise NotImplementedError
 
     def arrived(self, scene: Scene) -> bool:
         pot, goal = scene.position("pot"), self.goal(scene)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import numpy as np
 
@@ -54,8 +55,9 @@ class PotLidTask(CarryTask):
         self._place_lid(scene, rng)
         place_arm(scene, np.array([0.28, -0.01, 0.13]) + rng.uniform(-0.02, 0.02, 3), gripper=1.0)
 
+    @abstractmethod
     def _place_lid(self, scene: Scene, rng: np.random.Generator) -> None:
-        raise NotImplementedError
+        """Put the lid where the episode begins, drawn by `rng`."""
 
     def _off_centre(self, scene: Scene) -> float:
         """Distance [m] of the lid's middle from the pot's."""

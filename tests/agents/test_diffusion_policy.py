@@ -25,7 +25,7 @@ from tests.agents.toys import metadata
 CONFIG = DiffusionPolicyConfig(
     PolicyConfig(2, 1, None), chunk=3, execute=2, hidden=(64, 64), levels=20, steps=5
 )
-BC = BCConfig(updates=300, batch=64, lr=3e-3, ema=0.98)
+BC = BCConfig(updates=300, batch=64, lr=3e-3, ema=0.98, warmup=10)
 
 
 def _two_ways(count: int = 20) -> list[Episode]:

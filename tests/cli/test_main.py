@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from robot_rl.cli.catalogue import VERBS
 from robot_rl.cli.config import build, expand_sweep, groups, resolve
-from robot_rl.cli.main import EXIT_USER_ERROR, VERBS, main
+from robot_rl.cli.main import EXIT_USER_ERROR, main
 from robot_rl.cli.sections import SECTIONS
 from robot_rl.cli.simulation import Simulation
 from robot_rl.errors import ConfigError

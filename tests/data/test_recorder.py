@@ -22,24 +22,25 @@ def observation(value: float = 0.0) -> dict[str, np.ndarray]:
     return {schema.STATE: np.full(7, value, np.float32)}
 
 
-def test_replaying_an_episode_through_the_recorder_gives_it_back(tmp_path: Path) -> None:
-    original = episode(3, 6)
-    recorder = EpisodeRecorder(EpisodeStore(tmp_path))
+def play_into(recorder: EpisodeRecorder, original: Episode) -> None:
+    """Record an episode step by step, as a robot would."""
     at = lambda t: {key: value[t] for key, value in original.observations.items()}  # noqa: E731
     recorder.start(at(0), original.metadata)
+    fields = ("reward", "cost", "terminated", "truncated", "success", "is_intervention")
     for t in range(len(original)):
         recorder.step(
             at(t + 1),
             requested=original.action_requested[t],
             executed=original.action[t],
-            reward=float(original.reward[t]),
-            cost=float(original.cost[t]),
-            terminated=bool(original.terminated[t]),
-            truncated=bool(original.truncated[t]),
-            success=bool(original.success[t]),
-            is_intervention=bool(original.is_intervention[t]),
             filter_reason=int(original.filter_reason[t]),
+            **{name: getattr(original, name)[t].item() for name in fields},
         )
+
+
+def test_replaying_an_episode_through_the_recorder_gives_it_back(tmp_path: Path) -> None:
+    original = episode(3, 6)
+    recorder = EpisodeRecorder(EpisodeStore(tmp_path))
+    play_into(recorder, original)
     assert recorder.commit() == 0
     assert not recorder.recording
     assert same(EpisodeStore(tmp_path)[0], original)
@@ -169,19 +170,8 @@ KILLS = int(os.environ.get("ROBOT_RL_KILLS", "25"))
 
 
 def recorded_episode(recorder: EpisodeRecorder, number: int, *, later: bool) -> None:
-    """Record `episode(number)` step by step, as a robot would."""
-    original = episode(number, size=64)
-    at = lambda t: {key: value[t] for key, value in original.observations.items()}  # noqa: E731
-    recorder.start(at(0), original.metadata)
-    fields = ("reward", "cost", "terminated", "truncated", "success", "is_intervention")
-    for t in range(len(original)):
-        recorder.step(
-            at(t + 1),
-            requested=original.action_requested[t],
-            executed=original.action[t],
-            filter_reason=int(original.filter_reason[t]),
-            **{name: getattr(original, name)[t].item() for name in fields},
-        )
+    """Record `episode(number)` and commit it, now or in the background."""
+    play_into(recorder, episode(number, size=64))
     if later:
         recorder.commit_later().result()
     else:

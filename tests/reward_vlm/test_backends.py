@@ -1,14 +1,13 @@
 """Every back end behind the one face: what it computes, and that a saved one answers the same."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from reward_vlm import Frames, RewardConfig, SuccessClassifier, backbone, evaluate, make_learner
+from reward_vlm import Frames, RewardConfig, SuccessClassifier, evaluate, make_learner
 from reward_vlm.backbone import Backbone
 from reward_vlm.backends import Untrained
 from reward_vlm.calibration import Calibration
@@ -30,13 +29,7 @@ BASE = RewardConfig(updates=60, batch_size=32, learning_rate=2e-3)
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A quarter of the shipped model with weights: what a fine-tuning starts from."""
-    directory = tmp_path_factory.mktemp("model")
-    description = json.loads(Path(backbone.__file__).with_name("clip_tiny.json").read_text())
-    description["embed_dim"] = 64
-    description["vision_cfg"] |= {"width": 8}
-    description["text_cfg"] |= {"width": 16, "heads": 1, "layers": 1}
-    (directory / backbone.CONFIG_FILE).write_text(json.dumps({"model_cfg": description}))
-    return f"local-dir:{directory}"
+    return toy.quarter_model(tmp_path_factory.mktemp("model"))
 
 
 def same_after_loading(classifier: SuccessClassifier, path: Path) -> None:

@@ -2,14 +2,13 @@
 
 import dataclasses
 import io
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from reward_vlm import RewardConfig, RewardLearner, SuccessClassifier, backbone, evaluate, relabel
+from reward_vlm import RewardConfig, RewardLearner, SuccessClassifier, evaluate, relabel
 from reward_vlm.backbone import Backbone
 from reward_vlm.clip import ClipScorer
 from reward_vlm.evaluation import judge_episodes
@@ -26,13 +25,8 @@ Trained = tuple[SuccessClassifier, dict[str, float]]
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RewardConfig:
     """A quarter of the shipped model, as a local directory of open_clip's."""
-    directory = tmp_path_factory.mktemp("model")
-    description = json.loads(Path(backbone.__file__).with_name("clip_tiny.json").read_text())
-    description["embed_dim"] = 64
-    description["vision_cfg"] |= {"width": 8}
-    description["text_cfg"] |= {"width": 16, "heads": 1, "layers": 1}
-    (directory / backbone.CONFIG_FILE).write_text(json.dumps({"model_cfg": description}))
-    return RewardConfig(model=f"local-dir:{directory}", updates=70, batch_size=32, learning_rate=2e-3)
+    model = toy.quarter_model(tmp_path_factory.mktemp("model"))
+    return RewardConfig(model=model, updates=70, batch_size=32, learning_rate=2e-3)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 
+from reward_vlm import backbone
 from robot_rl.data import Episode, EpisodeMetadata, schema
 
 INSTRUCTION = "put the red block into the green bin"
@@ -42,3 +46,13 @@ def episode(seed: int, succeeds: bool, steps: int = 12, instruction: str = INSTR
 def episodes(count: int, first_seed: int = 0) -> list[Episode]:
     """Half of them successes."""
     return [episode(first_seed + i, succeeds=i % 2 == 0) for i in range(count)]
+
+
+def quarter_model(directory: Path) -> str:
+    """Write a quarter of the shipped model to `directory`, as open_clip's local directory; its name."""
+    description = json.loads(Path(backbone.__file__).with_name("clip_tiny.json").read_text())
+    description["embed_dim"] = 64
+    description["vision_cfg"] |= {"width": 8}
+    description["text_cfg"] |= {"width": 16, "heads": 1, "layers": 1}
+    (directory / backbone.CONFIG_FILE).write_text(json.dumps({"model_cfg": description}))
+    return f"local-dir:{directory}"
