@@ -27,6 +27,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 import sim
 from benchmarks.harness import Row, interleaved_rates, ratio_rows, run
@@ -343,26 +345,29 @@ def _in_a_process(measure: Callable[..., None], *arguments: Any) -> float:
     return value
 
 
-def memory(steps: int) -> list[Row]:
+def memory(kind: str, options: dict[str, Any], steps: int) -> list[Row]:
     """Memory of an environment more, and what is added over `steps` steps."""
-    rows = []
-    for kind, options in (("with a picture", {}), ("state only", {"cameras": ()})):
-        one = _in_a_process(_memory_of_environments, options, 8)
-        rows.append(Row(f"{SUBJECT}, {kind}", "memory an environment", one, "MiB"))
-        grown = _in_a_process(_memory_growth, options, steps)
-        rows.append(Row(f"{SUBJECT}, {kind}", f"memory added over {steps:,} steps", grown, "MiB"))
-    return rows
+    one = _in_a_process(_memory_of_environments, options, 8)
+    grown = _in_a_process(_memory_growth, options, steps)
+    case = f"{SUBJECT}, {kind}"
+    return [
+        Row(case, "memory an environment", one, "MiB"),
+        Row(case, f"memory added over {steps:,} steps", grown, "MiB"),
+    ]
 
 
 def measure(quick: bool) -> list[Row]:
     """Every part, in the order of the module's description."""
     warnings.simplefilter("ignore")
     rounds, seconds = (2, 0.5) if quick else (7, 3.0)
-    rows = side_by_side(rounds, seconds)
-    for part in (scale, pictures, rollouts):
-        rows += part(rounds, seconds)
-    rows += balance(50 if quick else 500)
-    return rows + memory(2_000 if quick else 100_000)
+    steps = 2_000 if quick else 100_000
+    parts: list[Callable[[], list[Row]]] = [
+        *(partial(part, rounds, seconds) for part in (side_by_side, scale, pictures, rollouts)),
+        partial(balance, 50 if quick else 500),
+        partial(memory, "with a picture", {}, steps),
+        partial(memory, "state only", {"cameras": ()}, steps),
+    ]
+    return [row for part in track(parts, "parts", console=Console(stderr=True)) for row in part()]
 
 
 if __name__ == "__main__":
