@@ -27,7 +27,7 @@ smoke: setup
 	$(BIN)/robot-rl pipeline preset=smoke run=runs/smoke
 
 test: lint smoke
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 # 1,000 random episodes of every registered task; goes on where it was interrupted.
 check-tasks: setup

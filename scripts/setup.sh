@@ -19,7 +19,7 @@ fi
 
 echo "setup: installing packages into $VENV (a few minutes the first time)"
 pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
-pip install --quiet -c constraints.txt -e '.[dev,metaworld,robosuite,play,formats,rosbag,rerun,onnx,vlm]'
+pip install --quiet -c constraints.txt -e '.[dev,metaworld,robosuite,play,formats,rosbag,rerun,onnx,vlm,cluster]'
 # robosuite pins mink, which needs numpy < 2; only one humanoid's inverse kinematics uses it.
 pip install --quiet --no-deps -c constraints.txt robosuite
 

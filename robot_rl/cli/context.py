@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from robot_rl.agents.algorithms import AlgorithmConfig
 from robot_rl.cli.config import build, resolve, run_config
 from robot_rl.cli.progress import TerminalProgress
 from robot_rl.cli.sections import SECTIONS, CollectConfig, EvaluationConfig, OnlineStageConfig, TaskConfig
@@ -233,7 +234,15 @@ def _validate(config: DictConfig) -> None:
         build(kind, config[name], name)
     choose_device(config.device)
     simulation = Simulation(config)
-    reset_free = build(OnlineStageConfig, config.online, "online").reset_free
+    online = build(OnlineStageConfig, config.online, "online")
+    reset_free = online.reset_free
+    if online.mode == "actors":
+        algorithm = build(AlgorithmConfig, config.algorithm, "algorithm")
+        if algorithm.online == "rlpd" and algorithm.random_steps:
+            raise ConfigError(
+                f"algorithm.random_steps={algorithm.random_steps} with online.mode=actors, which act by the "
+                "policy from the start; expected 0"
+            )
     if reset_free is not None and simulation.spec.port != "joints":
         raise ConfigError(
             f"online.reset_free with {simulation.task}, whose arm hangs on springs; expected null"

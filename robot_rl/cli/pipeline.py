@@ -6,8 +6,10 @@ import os
 from typing import Any
 
 from robot_rl.cli.context import Context
+from robot_rl.cli.sections import OnlineStageConfig
 from robot_rl.cli.stages import STAGES, run_stage
 from robot_rl.errors import ConfigError, unknown
+from robot_rl.trainers.actors import require_ray
 
 
 def _line(name: str, result: dict[str, Any]) -> str:
@@ -29,6 +31,8 @@ def _line(name: str, result: dict[str, Any]) -> str:
 def pipeline(arguments: dict[str, str], overrides: list[str]) -> int:
     """Every stage, then the report."""
     context = Context.open(arguments, overrides)
+    if context.section("online", OnlineStageConfig).mode == "actors":
+        require_ray()  # said now rather than when its stage comes
     print(f"run: {context.run.path}", flush=True)
     for name, stage in STAGES.items():
         print(_line(name, run_stage(context, stage)), flush=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from reward_vlm import Oracle, RewardConfig, SuccessClassifier, SuccessJudge
 from robot_rl.agents.diffusion_policy import KIND as DIFFUSION
 from robot_rl.agents.diffusion_policy import DiffusionPolicy, DiffusionRunner
 from robot_rl.agents.policy import ActorPolicy, PolicyRunner
@@ -42,6 +43,14 @@ def load_runner(path: str, expect: Mapping[str, Any] | None) -> Policy:
     if manifest.exists() and json.loads(manifest.read_text()).get("kind") == DIFFUSION:
         return DiffusionRunner(DiffusionPolicy.load(path, expect))
     return PolicyRunner(ActorPolicy.load(path, expect))
+
+
+def load_reward(context: Context) -> SuccessJudge:
+    """The run's reward model."""
+    config = context.section("reward", RewardConfig)
+    if config.backend == "oracle":
+        return Oracle(config.oracle)
+    return SuccessClassifier.load(context.run.stage_dir("reward") / "model", task=context.task)
 
 
 def demos(context: Context) -> list[Episode]:

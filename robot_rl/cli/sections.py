@@ -17,6 +17,7 @@ from robot_rl.errors import ConfigError, unknown
 from robot_rl.safety import GuardConfig, PassivityConfig
 from robot_rl.safety.action_guard import ActionGuardConfig
 from robot_rl.safety.passivity_config import ROBOTS
+from robot_rl.trainers.actors import ActorsConfig
 from robot_rl.trainers.forward_backward import ResetFreeConfig
 from robot_rl.trainers.imagined import RefineConfig
 from robot_rl.trainers.loop import LoopConfig
@@ -199,6 +200,8 @@ class OnlineStageConfig:
             each episode begins in a new scene, with the task itself.
         person: who may take over the first arm: `nobody`, or somebody at the `keys` of a window; their steps
             go to the offline buffer as well, so part of each batch must come from it.
+        mode: `synchronous`: this process practises and learns in turn; `actors`: processes practise while
+            this one learns. actors: those processes.
     """
 
     practice: OnlineConfig = field(default_factory=OnlineConfig)
@@ -206,8 +209,21 @@ class OnlineStageConfig:
     reward: RewardWrapperConfig = field(default_factory=RewardWrapperConfig)
     reset_free: ResetFreeConfig | None = None
     person: Literal["nobody", "keys"] = "nobody"
+    mode: Literal["synchronous", "actors"] = "synchronous"
+    actors: ActorsConfig = field(default_factory=ActorsConfig)
 
     def __post_init__(self) -> None:
+        if self.mode not in ("synchronous", "actors"):
+            raise unknown("mode", self.mode, ("synchronous", "actors"))
+        if self.mode == "actors" and self.practice.episodes_per_update % self.actors.number:
+            raise ConfigError(
+                f"practice.episodes_per_update={self.practice.episodes_per_update} on actors.number="
+                f"{self.actors.number}; expected a multiple of it, for equal shares"
+            )
+        if self.mode == "actors" and self.person != "nobody":
+            raise ConfigError(
+                f"person={self.person} with mode=actors, whose arms nobody sees; expected mode=synchronous"
+            )
         if self.person not in ("nobody", "keys"):
             raise unknown("person", self.person, ("nobody", "keys"))
         if self.person != "nobody" and not self.agent.offline_ratio:

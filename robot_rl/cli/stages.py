@@ -12,13 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from reward_vlm import (
     Oracle,
     RewardConfig,
-    RewardWrapper,
     RewardWrapperConfig,
     SuccessClassifier,
     SuccessJudge,
@@ -35,11 +33,12 @@ from robot_rl.agents.offline import OfflineLearner, OfflineTraining
 from robot_rl.agents.policy import ActorPolicy, PolicyConfig, PolicyRunner
 from robot_rl.cli.context import Context
 from robot_rl.cli.imagination import fit_refine, fit_world_model, imagined_env
+from robot_rl.cli.practice import at_practice
 from robot_rl.cli.recordings import (
     demos,
     held_back,
-    keep_interventions,
     load_policy,
+    load_reward,
     load_runner,
     policy_path,
     refined_rollouts,
@@ -50,7 +49,6 @@ from robot_rl.cli.sections import (
     OfflineConfig,
     OnlineStageConfig,
 )
-from robot_rl.cli.simulation import arms
 from robot_rl.data import schema
 from robot_rl.data.artifact import atomic_write
 from robot_rl.data.episode import Episode
@@ -60,15 +58,11 @@ from robot_rl.data.statistics import Statistics
 from robot_rl.data.video import write_video
 from robot_rl.data.weighting import WeightedSampler
 from robot_rl.errors import ConfigError
-from robot_rl.trainers.online import OnlineLearner
-from robot_rl.trainers.reset_free import ResetFreeEnv, ResetFreeLearner
 from robot_rl.trainers.rollout import rollout
 
 Metrics = dict[str, float]
 REAL_SHARE = 0.2
 """Of a dataset's episodes, those kept back to judge on."""
-NEVER = 10_000
-"""Steps of held success that end an episode: more than there are, so that the judge or the clock ends it."""
 
 
 @dataclass(frozen=True)
@@ -164,14 +158,6 @@ def _write_reward_curves(
     atomic_write(context.run.stage_dir("reward") / "curves.json", json.dumps(content).encode())
 
 
-def load_reward(context: Context) -> SuccessJudge:
-    """The run's reward model."""
-    config = context.section("reward", RewardConfig)
-    if config.backend == "oracle":
-        return Oracle(config.oracle)
-    return SuccessClassifier.load(context.run.stage_dir("reward") / "model", task=context.task)
-
-
 # ---- 5 offline
 
 
@@ -244,26 +230,8 @@ def fit_online(context: Context) -> Metrics:
     agent = make_online(policy, settings, conservative, algorithm, offline)
     if algorithm.online != "rlpd":
         agent.agent.load_critics(context.run.stage_dir("offline") / "critic", {"task": context.task})
-    env = context.simulation.vector_env(config.practice.episodes_per_update, hold_steps=NEVER)
-    helped: VectorEnv = env
-    if config.person == "keys":
-        from robot_rl.cli.helping import helped_out  # it needs a display, and this module
-
-        helped = helped_out(context, env)
-    try:
-        judged = RewardWrapper(helped, judge, config.reward)
-        first_seed = schema.SEED_ONLINE + context.seed * 10_000
-        keep = partial(keep_interventions, context)
-        rest = (agent, context.simulation.origin("online"), config.practice, first_seed, keep)
-        if config.reset_free is None:
-            learner = OnlineLearner(judged, *rest)
-        else:
-            forward, backward = (each.task for each in context.simulations)
-            turns = ResetFreeEnv(judged, env, arms(env), (forward, backward), config.reset_free)
-            learner = ResetFreeLearner(turns, *rest)
+    with at_practice(context, judge, agent) as learner:
         context.fit("online", learner)
-    finally:
-        env.close()
     agent.averaged.save(policy_path(context, "online"), context.policy_metadata(demos(context)[0]))
     interventions = learner.interventions()
     atomic_write(context.run.stage_dir("online") / "safety.json", json.dumps(interventions).encode())
@@ -271,7 +239,7 @@ def fit_online(context: Context) -> Metrics:
     return {
         "env_steps": float(interventions["steps"]),
         "curtailed_share": curtailed / max(interventions["steps"], 1),
-        **(learner.counts() if isinstance(learner, ResetFreeLearner) else {}),
+        **learner.counts(),
     }
 
 

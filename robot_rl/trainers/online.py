@@ -6,6 +6,7 @@ rest whenever the state is saved: seeds follow from counters, and a resumed run 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -66,37 +67,34 @@ class OnlineConfig:
             )
 
 
-class OnlineLearner:
-    """Practice in `env`, learn from what was executed.
+class PracticeLearner(ABC):
+    """Learn from what was executed in practice, wherever the episodes come from.
 
     Args:
-        env: N guarded members whose reward and termination are the learned judgement.
         agent: learns; its `add_episode` sees executed actions.
-        origin: metadata of the collected episodes.
         config: sizes.
-        first_seed: of the practice episodes.
         on_episode: for the recorder; called with each episode.
     """
 
     def __init__(
         self,
-        env: VectorEnv,
         agent: OnlineAgent,
-        origin: EpisodeOrigin,
         config: OnlineConfig,
-        first_seed: int = schema.SEED_ONLINE,
         on_episode: Callable[[Episode], None] | None = None,
     ) -> None:
-        self.env, self.agent, self.origin, self.config = env, agent, origin, config
+        self.agent, self.config = agent, config
         self.total_updates = -(-config.episodes // config.episodes_per_update)
-        self._first_seed, self._on_episode = first_seed, on_episode
+        self._on_episode = on_episode
         self._episodes = self._steps = 0
         self._reasons = np.zeros(len(schema.FILTER_REASONS), np.int64)
 
+    @abstractmethod
+    def _practise(self) -> list[Episode]:
+        """The next `_batch()` episodes, made with the agent's behaviour."""
+
     def update(self) -> dict[str, float]:
-        """Collect `episodes_per_update` episodes, then take `utd` gradient steps for each of their steps."""
-        seeds = range(self._first_seed + self._episodes, self._first_seed + self._episodes + self._batch())
-        episodes = rollout(self.env, self.agent.behaviour(), seeds, self.origin)
+        """Take `episodes_per_update` episodes, then `utd` gradient steps for each of their steps."""
+        episodes = self._practise()
         metrics = self._measure(episodes)
         warming_up = self._episodes < self.config.warmup_episodes
         for episode in episodes:
@@ -125,6 +123,10 @@ class OnlineLearner:
             "return": float(np.mean([episode.reward.sum() for episode in episodes])),
         }
 
+    def counts(self) -> dict[str, float]:
+        """Totals so far that the stage's result shows."""
+        return {}
+
     def interventions(self) -> dict[str, Any]:
         """Steps practised, and how many of them the guard changed, by reason."""
         counts: npt.NDArray[np.int64] = self._reasons
@@ -143,3 +145,30 @@ class OnlineLearner:
         self.agent.load_state_dict(state["agent"])
         self._episodes, self._steps = int(state["episodes"]), int(state["steps"])
         self._reasons = np.asarray(state["reasons"], np.int64)
+
+
+class OnlineLearner(PracticeLearner):
+    """Practise in `env`, and learn while it rests.
+
+    Args:
+        env: N guarded members whose reward and termination are the learned judgement.
+        agent, config, on_episode: of `PracticeLearner`.
+        origin: metadata of the collected episodes.
+        first_seed: of the practice episodes.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        agent: OnlineAgent,
+        origin: EpisodeOrigin,
+        config: OnlineConfig,
+        first_seed: int = schema.SEED_ONLINE,
+        on_episode: Callable[[Episode], None] | None = None,
+    ) -> None:
+        super().__init__(agent, config, on_episode)
+        self.env, self.origin, self._first_seed = env, origin, first_seed
+
+    def _practise(self) -> list[Episode]:
+        seeds = range(self._first_seed + self._episodes, self._first_seed + self._episodes + self._batch())
+        return rollout(self.env, self.agent.behaviour(), seeds, self.origin)

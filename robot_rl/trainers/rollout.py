@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ class _Member:
         self.index, self.seed, self.task, self.instruction = index, seed, task, ""
         self.observations: list[dict[str, npt.NDArray[Any]]] = []
         self.steps: list[dict[str, Any]] = []
+        self.judged: list[float] = []
 
     def episode(self, origin: EpisodeOrigin) -> Episode:
         keys = self.observations[0].keys()
@@ -39,7 +40,13 @@ class _Member:
         return Episode.from_steps(
             {key: np.stack([observation[key] for observation in self.observations]) for key in keys},
             metadata=EpisodeMetadata(
-                self.task, self.instruction, origin.robot, origin.control_hz, self.seed, origin.source
+                self.task,
+                self.instruction,
+                origin.robot,
+                origin.control_hz,
+                self.seed,
+                origin.source,
+                extra={"success_probability": self.judged} if self.judged else {},
             ),
             **columns,
         )
@@ -60,11 +67,36 @@ def rollout(
     reset_options: Mapping[str, Any] | None = None,
     on_episode: Callable[[Episode], None] | None = None,
 ) -> list[Episode]:
-    """One episode for each seed, in the order of `seeds`, on all members of `env` at once.
+    """One episode for each seed, in the order of `seeds`.
+
+    Args:
+        on_episode: called with each episode as it finishes. The others: those of `finishing`.
+    """
+    finished: dict[int, Episode] = {}
+    for index, episode in finishing(
+        env, policy, seeds, origin, keep_images=keep_images, reset_options=reset_options
+    ):
+        finished[index] = episode
+        if on_episode is not None:
+            on_episode(episode)
+    return [finished[index] for index in range(len(seeds))]
+
+
+def finishing(
+    env: VectorEnv,
+    policy: Policy,
+    seeds: Sequence[int],
+    origin: EpisodeOrigin,
+    *,
+    keep_images: bool = True,
+    reset_options: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[int, Episode]]:
+    """One episode for each seed, with its index in `seeds`, as they finish, on all members of `env` at once.
 
     A member that finishes takes the next seed, so the batch stays full. The environment must not reset
     itself (`AutoresetMode.DISABLED`): the last observation of an episode is the true final one. Its `info`
-    may name each member's `task` (reset) and say which steps are an `is_intervention` (step).
+    may name each member's `task` (reset) and say which steps are an `is_intervention` (step); a judge's
+    `success_probability` (step) goes into the metadata's `extra`, one number a step.
 
     Args:
         env: N members.
@@ -73,10 +105,8 @@ def rollout(
         origin: shared metadata.
         keep_images: without them an episode holds only its state observations.
         reset_options: for every reset of the environment, such as `near_miss`.
-        on_episode: called with each episode as it finishes.
     """
     count = env.num_envs
-    finished: dict[int, Episode] = {}
     queue = list(enumerate(seeds))[::-1]
     members: list[_Member | None] = [None] * count
     observations: dict[str, npt.NDArray[Any]] = {}
@@ -113,7 +143,7 @@ def rollout(
                 member.task = info["task"][i] if "task" in info else origin.task
                 member.observations.append(snapshot(i))
         if all(member is None for member in members):
-            return [finished[index] for index in range(len(seeds))]
+            return
 
         requested = policy.act(observations)
         observations, reward, terminated, truncated, info = env.step(requested)
@@ -135,9 +165,8 @@ def rollout(
                     **({"is_intervention": info["is_intervention"][i]} if "is_intervention" in info else {}),
                 }
             )
+            if "success_probability" in info:
+                member.judged.append(round(float(info["success_probability"][i]), 4))
             if terminated[i] or truncated[i]:
-                episode = member.episode(origin)
-                finished[member.index] = episode
                 pending_reset[i] = True
-                if on_episode is not None:
-                    on_episode(episode)
+                yield member.index, member.episode(origin)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from robot_rl.agents.policy import ActorPolicy, PolicyConfig
-from robot_rl.cli import stages
+from robot_rl.cli import practice, stages
 from robot_rl.cli.actions import label
 from robot_rl.cli.config import groups, resolve
 from robot_rl.cli.context import Context
@@ -76,7 +76,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(stages, "refined_rollouts", lambda context: [])
     monkeypatch.setattr(stages, "load_reward", lambda context: None)
     monkeypatch.setattr(stages, "relabel", lambda episode, judge, rewards: episode)
-    monkeypatch.setattr(stages, "RewardWrapper", lambda env, judge, rewards: env)
+    monkeypatch.setattr(practice, "RewardWrapper", lambda env, judge, rewards: env)
     read = stages.load_policy
 
     def load(context: Context, stage: str) -> ActorPolicy:

@@ -87,6 +87,18 @@ def test_requested_and_executed_actions_are_both_kept() -> None:
     assert episode.action[:, 0].tolist() == [0, 1, 1]
 
 
+def test_what_a_judge_said_is_kept_step_by_step() -> None:
+    class Judged(CountingEnv):
+        def step(self, actions: Any) -> Any:
+            *rest, info = super().step(actions)
+            return *rest, info | {"success_probability": self.state[:, 1] / 7}
+
+    success, clock = rollout(Judged(2), Twice(), [3, 5], ORIGIN)
+    assert success.metadata.extra == {"success_probability": [0.1429, 0.2857]}
+    assert clock.metadata.extra == {"success_probability": [0.1429, 0.2857, 0.4286]}
+    assert rollout(CountingEnv(1), Twice(), [3], ORIGIN)[0].metadata.extra == {}
+
+
 def test_pictures_can_be_left_out_and_every_episode_is_reported() -> None:
     told: list[Episode] = []
     episodes = rollout(CountingEnv(2), Twice(), [1, 2, 3], ORIGIN, keep_images=False, on_episode=told.append)
