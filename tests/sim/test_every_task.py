@@ -46,6 +46,12 @@ def test_random_episodes_stay_physical(name: str) -> None:
     assert outcome.episodes == EPISODES
 
 
+@pytest.mark.parametrize(("name", "episode"), [("pot_lid_off", 564), ("pot_lid_on", 689), ("maze_back", 73)])
+def test_what_went_wrong_once_in_thousands(name: str, episode: int) -> None:
+    """A lid pressed through the pot's wall, a lid sunk into the table, a joint 2 degrees past its stop."""
+    assert not check_tasks.random_episodes(name, [episode]).faults
+
+
 def test_what_is_unphysical_is_found() -> None:
     env: Any = sim.make("widowx/push", cameras=()).unwrapped
     env.reset(seed=0)
