@@ -43,9 +43,9 @@ class PotLidTask(CarryTask):
         ]
         half_knob = KNOB_WIDTH / 2
         lid = [
-            geom("cylinder", (LIP_RADIUS, LIP_HEIGHT / 2), (0, 0, LIP_HEIGHT / 2), red, rigid=True),
-            geom("cylinder", (LID_RADIUS, 0.003), (0, 0, LIP_HEIGHT + 0.003), red, rigid=True),
-            geom("box", (half_knob, half_knob, 0.014), (0, 0, LIP_HEIGHT + 0.020), black, rigid=True),
+            geom("cylinder", (LIP_RADIUS, LIP_HEIGHT / 2), (0, 0, LIP_HEIGHT / 2), red),
+            geom("cylinder", (LID_RADIUS, 0.003), (0, 0, LIP_HEIGHT + 0.003), red),
+            geom("box", (half_knob, half_knob, 0.014), (0, 0, LIP_HEIGHT + 0.020), black),
         ]
         return fixed("pot", pot) + free("lid", lid)
 

@@ -6,6 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 FRICTION = "0.6 0.005 0.0001"
+RIGID = 'solref="0.004 1" solmix="100"'
+"""The stiffest contact that two steps of .002 s allow, whatever the other thing has. How deep MuJoCo lets a
+contact sink goes with the acceleration that its force gives the lighter thing: a lid of 35 g pushed with 14 N
+sank so far into the pot's wall that the nearest way out was the other side, and stayed there."""
 MASKS = {"all": (1, 3), "arm": (0, 2), "nothing": (0, 0)}
 """MuJoCo's contype and conaffinity; the arm's are (2, 1), the table's (1, 3)."""
 OFF_AXIS = 2e-5
@@ -22,25 +26,21 @@ def geom(
     yaw: float = 0.0,
     density: float = 300.0,
     touches: str = "all",
-    rigid: bool = False,
 ) -> str:
     """One primitive of MuJoCo's half `size` [m] at `position` (3,) [m], turned by `yaw` [rad].
 
     `density` [kg/m^3]; `touches` is `all`, `arm` (a part that slides inside another one) or `nothing`
-    (a mark, without mass). `rigid`: for a plate that an arm may press against an edge. How deep MuJoCo lets
-    a contact sink goes with the acceleration that the force gives the lighter thing: pushed with 14 N, 35 g
-    sank so far into a wall that the nearest way out was the other side, and stayed there.
+    (a mark, without mass).
     """
     contype, conaffinity = MASKS[touches]
     if touches == "nothing":
         density = 0.0
     elif kind == "cylinder":
         position = (position[0] + OFF_AXIS, *position[1:])
-    contact = 'solref="0.004 1" solmix="100" ' if rigid else ""  # .004 s: two steps, the stiffest there is
     return (
         f'<geom type="{kind}" size="{numbers(size)}" pos="{numbers(position)}" euler="0 0 {yaw:.6g}" '
-        f'rgba="{rgba}" friction="{FRICTION}" density="{density}" '
-        f'{contact}contype="{contype}" conaffinity="{conaffinity}"/>'
+        f'rgba="{rgba}" friction="{FRICTION}" {RIGID} density="{density}" '
+        f'contype="{contype}" conaffinity="{conaffinity}"/>'
     )
 
 
