@@ -15,7 +15,7 @@ import numpy as np
 from sim.arm import Workspace
 from sim.scene import Scene
 from sim.spec import FloatArray
-from sim.tasks.base import Task, place_arm
+from sim.tasks.base import Task, place_arm, settle
 from sim.tasks.carry import CarryTask, leave
 from sim.tasks.shapes import fixed, free, geom
 from sim.tasks.things import PRIOR_THINGS, THINGS, Thing
@@ -98,6 +98,7 @@ class ToBinTask(BinTask):
         wall = BIN[1] - BIN_HALF - BIN_WALL - rng.uniform(0.006, 0.012)
         origin = np.array([BIN[0] + rng.uniform(-0.04, 0.04), wall, BIN_HEIGHT + 0.001])
         leave(scene, self.body, self.grip, origin, rng, spread=0.1)
+        settle(scene, seconds=1.5)  # it rolls
 
 
 class ToTableTask(BinTask):
