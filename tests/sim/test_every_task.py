@@ -51,7 +51,7 @@ def test_random_episodes_stay_physical(name: str) -> None:
     [("pot_lid_off", 564), ("pot_lid_on", 689), ("hammer_to_table", 152), ("maze_back", 73)],
 )
 def test_what_went_wrong_once_in_thousands(name: str, episode: int) -> None:
-    """Pressed through the pot's wall, sunk into the table, jammed in the bin's wall; a joint past its stop."""
+    """Pressed through the pot's wall, in the table, jammed in the bin's wall; a joint past its stop."""
     assert not check_tasks.random_episodes(name, [episode]).faults
 
 
