@@ -45,6 +45,11 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SOAK_S, QUICK_SOAK_S = 3600.0, 20.0
 
 
+def nanoseconds(stamp: Any) -> int:
+    """A ROS stamp as one number."""
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
 class Relay(Node):
     """Copies each request to a driver's topic: what a node costs that does nothing."""
 
@@ -81,16 +86,20 @@ class Probe(Node):
             lambda _: self.shown.append(time.perf_counter()),
             messages.EVENT_QOS,
         )
-        self.executed = 0
-        self.create_subscription(JointState, messages.EXECUTED, self._on_executed, messages.EVENT_QOS)
+        self.stamps: dict[str, list[int]] = {COMMANDS: [], messages.EXECUTED: []}  # [ns]
+        for kind, topic in ((JointTrajectory, COMMANDS), (JointState, messages.EXECUTED)):
+            stamps = self.stamps[topic]
+            self.create_subscription(
+                kind,
+                topic,
+                lambda message, stamps=stamps: stamps.append(nanoseconds(message.header.stamp)),
+                messages.EVENT_QOS,
+            )
         self.reset = self.create_client(Trigger, messages.RESET_SERVICE)
         self.reset_sim = self.create_client(Trigger, messages.RESET_SIM_SERVICE)
         self.enable = self.create_client(SetBool, messages.enable_service("policy"))
         self.executor_ = SingleThreadedExecutor()
         self.executor_.add_node(self)
-
-    def _on_executed(self, message: JointState) -> None:
-        self.executed += 1
 
     def spin(self, seconds: float) -> None:
         end = time.perf_counter() + seconds
@@ -259,7 +268,7 @@ def image_path(probe: Probe, folder: Path, seconds: float) -> list[Row]:
 
 
 def soak(probe: Probe, folder: Path, seconds: float) -> list[Row]:
-    """The whole graph for a long time: memory, and commands that did not arrive."""
+    """The whole graph for a long time: memory, and commands (by their stamps) that did not arrive."""
     policy = ActorPolicy(PolicyConfig(7, 7, image_shape=(64, 64), hidden=(64,), seed=1))
     policy.save(folder / "policy", {"task": "widowx/push"})
     guard = GuardConfig.widowx_250s(max_command_age_s=10.0, max_state_age_s=10.0)
@@ -280,16 +289,17 @@ def soak(probe: Probe, folder: Path, seconds: float) -> list[Row]:
         probe.ask(probe.enable, SetBool.Request(data=True))
         probe.spin(max(5.0, 0.1 * seconds))  # until buffers and caches have their size
         memory = {name: resident_mb(process.pid) for name, process in processes.items()}
-        commands, executed, began = len(probe.came[COMMANDS]), probe.executed, time.perf_counter()
+        began = probe.get_clock().now().nanoseconds
         probe.spin(seconds)
-        lasted = time.perf_counter() - began
-        probe.spin(0.5)
-        arrived, made = len(probe.came[COMMANDS]) - commands, probe.executed - executed
+        ended = probe.get_clock().now().nanoseconds
+        probe.spin(0.5)  # what is on its way arrives
+        made = [stamp for stamp in probe.stamps[messages.EXECUTED] if began <= stamp < ended]
+        arrived = set(probe.stamps[COMMANDS])
         case = f"soak of {seconds:g} s"
         return [
-            Row(case, "commands", arrived, "1"),
-            Row(case, "commands lost", max(0, made - arrived), "1"),
-            Row(case, "rate of commands", arrived / lasted, "Hz"),
+            Row(case, "commands", len(made), "1"),
+            Row(case, "commands lost", len(set(made) - arrived), "1"),
+            Row(case, "rate of commands", len(made) / (ended - began) * 1e9, "Hz"),
             *(
                 Row(case, f"memory growth of {name}", resident_mb(process.pid) - memory[name], "MB")
                 for name, process in processes.items()
