@@ -148,8 +148,8 @@ class CarryTask(Task):
         }
 
     def expert(self, scene: Scene) -> FloatArray:
-        if self.success(scene):
-            return np.array([0, 0, 0, 0, 0, 0, 1.0])
+        if self.arrived(scene) and not is_held(scene, self.body, self.grip):
+            return np.array([0, 0, 0, 0, 0, 0, 1.0])  # done, or the fingers are still opening
         return carry(scene, self.body, self.grip, self.goal(scene), self.travel, self.tolerance)
 
     def near_miss(self, scene: Scene, rng: np.random.Generator, kind: str) -> None:
