@@ -105,7 +105,9 @@ def _take(scene: Scene, handle: FloatArray, turn: float) -> FloatArray:
     above = handle[2] + _ABOVE
     forgiven = _ALIGNED + _FUNNEL * max(tool[2] - handle[2], 0.0)
     if math.dist(handle[:2], tool[:2]) < forgiven and abs(turn - yaw) < 2 * _TURNED:
-        opening = 0.0 if tool[2] < handle[2] + 0.008 and abs(turn - yaw) < _TURNED else 1.0
+        # Not lower either: there it may be wider, and fingers around that never count as closed.
+        there = abs(tool[2] - handle[2]) < 0.008 and abs(turn - yaw) < _TURNED
+        opening = 0.0 if there else 1.0
         return action_towards(scene, handle, opening, _SPEED, turn)
     if tool[2] < above - 0.02:  # rise first: the fingers must not sweep it away
         return action_towards(scene, np.array([tool[0], tool[1], above]), 1.0, _SPEED, yaw)
@@ -148,8 +150,8 @@ class CarryTask(Task):
         }
 
     def expert(self, scene: Scene) -> FloatArray:
-        if self.arrived(scene) and not is_held(scene, self.body, self.grip):
-            return np.array([0, 0, 0, 0, 0, 0, 1.0])  # done, or the fingers are still opening
+        if self.success(scene):
+            return np.array([0, 0, 0, 0, 0, 0, 1.0])
         return carry(scene, self.body, self.grip, self.goal(scene), self.travel, self.tolerance)
 
     def near_miss(self, scene: Scene, rng: np.random.Generator, kind: str) -> None:
