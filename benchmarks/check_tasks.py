@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-import mujoco
 import numpy as np
 from rich.progress import track
 
@@ -68,12 +67,14 @@ class Outcome:
 
 def unphysical(env: WidowXEnv) -> list[str]:
     """What is wrong with the present state, in words."""
+    from mujoco import mjtWarning  # not before `sim` has chosen the OpenGL backend
+
     model, data, arm = env.scene.model, env.scene.data, env.scene.arm
     faults = []
     for quantity in ("qpos", "qvel", "ctrl", "qfrc_constraint"):
         if not np.isfinite(getattr(data, quantity)).all():
             faults.append(f"{quantity} holds a non-finite number")
-    if data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number:
+    if data.warning[mjtWarning.mjWARN_BADQACC].number:
         faults.append("MuJoCo met a bad acceleration and reset itself")
     joints, kinematics = arm.measured[:6], arm.kinematics
     beyond = np.maximum(kinematics.lower - joints, joints - kinematics.upper).max()
