@@ -1,7 +1,7 @@
 """The tasks on paper: docs/tasks.md, and a sheet of pictures for each task in docs/images/tasks/.
 
 `python -m benchmarks.task_pages` writes the page from the tasks themselves and the figures in
-benchmarks/results/tasks/; `--sheets all` (or names) draws the pictures anew.
+benchmarks/results/tasks.json; `--sheets all` (or names) draws the pictures anew.
 """
 
 from __future__ import annotations
