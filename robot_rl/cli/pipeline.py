@@ -9,7 +9,7 @@ from robot_rl.cli.context import Context
 from robot_rl.cli.sections import OnlineStageConfig
 from robot_rl.cli.stages import STAGES, run_stage
 from robot_rl.errors import ConfigError, unknown
-from robot_rl.trainers.actors import require_ray
+from robot_rl.trainers.actors import connected, require_ray
 
 
 def _line(name: str, result: dict[str, Any]) -> str:
@@ -31,8 +31,12 @@ def _line(name: str, result: dict[str, Any]) -> str:
 def pipeline(arguments: dict[str, str], overrides: list[str]) -> int:
     """Every stage, then the report."""
     context = Context.open(arguments, overrides)
-    if context.section("online", OnlineStageConfig).mode == "actors":
-        require_ray()  # said now rather than when its stage comes
+    online = context.section("online", OnlineStageConfig)
+    if online.mode == "actors":  # what is missing is said now rather than when its stage comes
+        require_ray()
+        if online.actors.address:
+            with connected(online.actors):
+                pass
     print(f"run: {context.run.path}", flush=True)
     for name, stage in STAGES.items():
         print(_line(name, run_stage(context, stage)), flush=True)

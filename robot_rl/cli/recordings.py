@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,19 @@ def keep_interventions(context: Context, episode: Episode) -> None:
     """An episode in which a person took over is kept in the run as well, for whatever learns from it next."""
     if episode.is_intervention.any():
         EpisodeStore(context.run.data_dir("interventions"), create=True).append(episode)
+
+
+def keep_practice(context: Context) -> Callable[[Episode], None]:
+    """A callback that keeps every episode of practice in `data/online`, once if a resumed run repeats it."""
+    store = EpisodeStore(context.run.data_dir("online"), create=True)
+    known = {episode.content_hash() for episode in store}
+
+    def keep(episode: Episode) -> None:
+        keep_interventions(context, episode)
+        if episode.content_hash() not in known:
+            store.append(episode)
+
+    return keep
 
 
 def held_back(episodes: Sequence[Episode], share: float, seed: int) -> tuple[list[Episode], list[Episode]]:

@@ -202,6 +202,7 @@ class OnlineStageConfig:
             go to the offline buffer as well, so part of each batch must come from it.
         mode: `synchronous`: this process practises and learns in turn; `actors`: processes practise while
             this one learns. actors: those processes.
+        record: whether every episode of practice is kept in `data/online`; with actors it always is.
     """
 
     practice: OnlineConfig = field(default_factory=OnlineConfig)
@@ -211,6 +212,7 @@ class OnlineStageConfig:
     person: Literal["nobody", "keys"] = "nobody"
     mode: Literal["synchronous", "actors"] = "synchronous"
     actors: ActorsConfig = field(default_factory=ActorsConfig)
+    record: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in ("synchronous", "actors"):

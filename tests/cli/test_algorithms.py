@@ -115,6 +115,15 @@ def test_offline_and_online_stages_run_with_every_agent(agent: str, make: Any) -
     assert went_on == (agent != "rlpd")  # which alone does not begin with the policy that it finds
 
 
+def test_practice_can_be_recorded_once_whatever_is_repeated(make: Any) -> None:
+    context = make("online.record=true")
+    stages.fit_offline(context)
+    for _ in range(2):  # the second as after a kill before anything was saved
+        stages.fit_online(context)
+        (context.run.stage_dir("online") / "state.pt").unlink()
+        assert len(EpisodeStore(context.run.data_dir("online"))) == 4
+
+
 def test_weighted_trajectories_train_any_of_them(make: Any) -> None:
     context = make("agent=iql", "offline.trajectory_weighting=0.1")
     assert stages.fit_offline(context)["transitions"] == 36

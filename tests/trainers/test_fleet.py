@@ -219,6 +219,21 @@ def test_an_episode_is_written_down_once(tmp_path: Path) -> None:
         fleet(NoRay(), tmp_path, ActorsConfig(), 8)
 
 
+def test_practice_goes_on_after_what_is_learned_and_past_every_number(tmp_path: Path) -> None:
+    store = EpisodeStore(tmp_path / "online", create=True)
+    for number in (0, 1, 3, 2, 7, 5):  # in the order of their commits; 4 and 6 were under way, and are lost
+        store.append(an_episode(number))
+    at_work = fleet(NoRay(), tmp_path, ActorsConfig(max_staleness=0), 12)
+    at_work.begin(4, 1, {})
+    at_work._commit(3, an_episode(3))
+    assert len(EpisodeStore(store.path)) == 6
+    assert at_work._ticket() == Ticket(range(8, 10), 1, FIRST)
+    assert at_work._ticket() is None
+    for number in (9, 8):
+        at_work._commit(number, an_episode(number, 1))
+    assert numbers(at_work.take(BATCH)) == [5, 7, 8, 9]
+
+
 def test_published_weights_are_a_copy_and_come_back_whole() -> None:
     one, other = policy(), policy()
     weights = published(one)

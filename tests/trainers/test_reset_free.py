@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from robot_rl.data.language import embed
 from robot_rl.data.replay import ReplayBuffer, ReplayConfig
 from robot_rl.errors import ConfigError
 from robot_rl.safety import GuardedVectorEnv
+from robot_rl.trainers.actors import Post, Rest, RolloutActor, Ticket, published
 from robot_rl.trainers.forward_backward import ResetFreeConfig
 from robot_rl.trainers.instructed import Instructed
 from robot_rl.trainers.intervention import Intervened, Teleoperator
@@ -204,6 +207,33 @@ def test_a_resumed_practice_ends_like_an_uninterrupted_one(mode: str) -> None:
     assert whole.counts()["manual_resets"] > 0
     for env in makers:
         env.close()
+
+
+def test_an_actor_in_anothers_place_goes_on_in_its_scenes() -> None:
+    """And makes up with all arms for one trial alone, of which it hands over no more than that."""
+    makers = [arms(2, steps=6) for _ in range(2)]
+    network = agent().policy
+    posts = [Post(practice(inner), Still(), network, ORIGIN) for inner in makers]
+    first = RolloutActor(0, lambda: posts[0])
+    done = list(first.practise(Ticket(range(2), 0, 50), published(network)))
+    assert sorted(each.number or 0 for each in done) == [0, 1]
+    assert done[0].rest is None
+    rest = done[1].rest
+    assert rest is not None
+    second = RolloutActor(0, lambda: posts[1], Rest(**json.loads(json.dumps(dataclasses.asdict(rest)))))
+    ours, theirs = (
+        list(actor.practise(Ticket(range(5, 6), 1, 50), published(network))) for actor in (first, second)
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.number, a.rest) == (b.number, b.rest)
+        np.testing.assert_array_equal(
+            a.episode.observations[schema.STATE], b.episode.observations[schema.STATE]
+        )
+    assert [each.number for each in ours] in ([5, None], [None, 5])
+    assert ours[1].rest is not None
+    assert ours[1].rest.counts["forward_trials"] == 4
+    for inner in makers:
+        inner.close()
 
 
 class Script:
