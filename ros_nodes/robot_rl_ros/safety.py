@@ -73,6 +73,7 @@ class SafetyNode(ManagedNode):
         self.create_service(Trigger, "~/reset", self._on_reset)
         # A clock that is set must not stop the steps.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._let_pass = False  # whether the messages that are there were let past the timer
         self._timer = self.create_timer(self.config.period_s, self._on_timer, clock=steady)
         self.create_timer(1 / HEARTBEAT_HZ, self._beat, clock=steady)
         self.create_timer(1.0, self._report, clock=steady)
@@ -149,6 +150,11 @@ class SafetyNode(ManagedNode):
         wait_s = self.pacer.wait(time.monotonic())
         if wait_s > 0:
             self._call_in(wait_s)
+        elif not self._let_pass:
+            # After a stall of ours, timers are called before the messages that came meanwhile. To step without
+            # a request that is there would put its sender's pace behind ours, for a hundred periods.
+            self._let_pass = True
+            self._call_in(0.0)
         else:
             self._step(silent=True)
 
@@ -158,6 +164,7 @@ class SafetyNode(ManagedNode):
 
     def _step(self, silent: bool = False) -> None:
         moment = time.monotonic()
+        self._let_pass = False
         self._diagnostics.stepped(moment)
         self.pacer.step(moment)
         # One and a half periods, for the next request to come first; once it did not, every period.

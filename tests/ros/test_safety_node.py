@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,23 @@ def test_nothing_is_sent_before_the_reset(graph: Graph) -> None:
     assert graph.call(probe.reset, Trigger.Request()).success
     graph.until(lambda: len(probe.commands) > 3)
     np.testing.assert_allclose(probe.commands[0], HOME)
+
+
+def test_a_request_that_came_during_a_stall_is_answered_before_the_clock(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step without it would leave its sender ahead of the guard's pace, and so waiting, for seconds."""
+    probe, guard = started(graph)
+    silent = []
+    step = guard._step
+    monkeypatch.setattr(guard, "_step", lambda **k: (silent.append(k), step(**k)))
+    for _ in range(5):
+        graph.during(0.1)
+        probe.request(HOME)
+        time.sleep(0.3)  # the node stalls: its timer is due, the request is there
+        silent.clear()
+        graph.until(lambda: bool(silent))
+        assert silent[0] == {}
 
 
 def test_no_reset_without_a_joint_state(graph: Graph) -> None:
