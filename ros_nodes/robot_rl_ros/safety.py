@@ -8,6 +8,7 @@ does (`pacing`). Topics: see docs/robot_bringup.md.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -29,6 +30,8 @@ from robot_rl_ros.managed import ManagedNode, run
 from robot_rl_ros.pacing import Pacer
 
 HEARTBEAT_HZ = 10
+GRACE = 0.1
+"""Of a period: how late the clock may call before it counts as stalled; so long are messages then let past."""
 
 
 class SafetyNode(ManagedNode):
@@ -73,7 +76,8 @@ class SafetyNode(ManagedNode):
         self.create_service(Trigger, "~/reset", self._on_reset)
         # A clock that is set must not stop the steps.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._let_pass = False  # whether the messages that are there were let past the timer
+        self._call_at = math.inf  # when the timer should call
+        self._let_pass = False  # whether messages that came during a stall were let past it
         self._timer = self.create_timer(self.config.period_s, self._on_timer, clock=steady)
         self.create_timer(1 / HEARTBEAT_HZ, self._beat, clock=steady)
         self.create_timer(1.0, self._report, clock=steady)
@@ -147,18 +151,20 @@ class SafetyNode(ManagedNode):
         return self.active and (pressed or not self.deadman_timeout_s)
 
     def _on_timer(self) -> None:
-        wait_s = self.pacer.wait(time.monotonic())
+        now = time.monotonic()
+        wait_s = self.pacer.wait(now)
         if wait_s > 0:
             self._call_in(wait_s)
-        elif not self._let_pass:
-            # After a stall of ours, timers are called before the messages that came meanwhile. To step without
+        elif now - self._call_at > GRACE * self.config.period_s and not self._let_pass:
+            # We were stalled, and timers are called before the messages that came meanwhile. To step without
             # a request that is there would put its sender's pace behind ours, for a hundred periods.
             self._let_pass = True
-            self._call_in(0.0)
+            self._call_in(GRACE * self.config.period_s)
         else:
             self._step(silent=True)
 
     def _call_in(self, delay_s: float) -> None:
+        self._call_at = time.monotonic() + delay_s
         self._timer.timer_period_ns = max(1, round(delay_s * 1e9))
         self._timer.reset()
 
