@@ -31,7 +31,7 @@ from robot_rl_ros.pacing import Pacer
 
 HEARTBEAT_HZ = 10
 GRACE = 0.1
-"""Of a period: how late the clock may call before it counts as stalled; so long are messages then let past."""
+"""Of a period: how late the clock may call before it counts as stalled, and how long messages go first."""
 
 
 class SafetyNode(ManagedNode):
