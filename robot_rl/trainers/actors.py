@@ -43,6 +43,8 @@ class ActorsConfig:
         number: of processes; they share the arms equally.
         max_staleness: learning rounds that the weights may be behind those that learn from what they
             practised. 0: actors and learner take turns; 1: one works while the other does.
+        max_silence_s: without an episode from an actor at practice [s], after which it is taken for one that
+            hangs, and ended; 0: wait for ever. A person who helps an arm counts as silence too.
         max_deaths: of one actor, after which they are taken for a fault that will not go away.
         address: of the Ray cluster that runs them, HOST:PORT, or `auto` for the one that this machine is
             part of; empty: one that starts and ends with the stage, on this machine alone.
@@ -50,15 +52,15 @@ class ActorsConfig:
 
     number: int = 2
     max_staleness: int = 1
+    max_silence_s: float = 600.0
     max_deaths: int = 10
     address: str = ""
 
     def __post_init__(self) -> None:
-        if self.number < 1 or self.max_staleness < 0 or self.max_deaths < 0:
-            raise ConfigError(
-                f"number={self.number}, max_staleness={self.max_staleness}, max_deaths={self.max_deaths}; "
-                "expected at least 1, 0 and 0"
-            )
+        least = {"number": 1, "max_staleness": 0, "max_silence_s": 0, "max_deaths": 0}
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:
+                raise ConfigError(f"{name}={getattr(self, name)}; expected at least {bound}")
         host, _, port = self.address.rpartition(":")
         if self.address not in ("", "auto") and not (host and port.isdigit()):
             raise ConfigError(f"address={self.address!r}; expected HOST:PORT, 'auto' or an empty one")

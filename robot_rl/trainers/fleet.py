@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -47,6 +49,7 @@ class _Hand:
     Attributes:
         actor: Ray's handle. stream: of what the ticket under way brings; None: it waits for one.
         rest: where its scenes stood after its last whole ticket.
+        heard: when it last took a ticket or brought something [s], by the steady clock.
     """
 
     index: int
@@ -54,14 +57,15 @@ class _Hand:
     actor: Any = None
     ticket: Ticket = NO_TICKET
     stream: Any = None
+    heard: float = 0.0
     deaths: int = 0
 
 
 class Fleet:
     """Rollout actors at work for one learner, and the store of what they made.
 
-    A thread serves them while the learner learns. An actor that dies is replaced: what it had under way is
-    lost and made anew under other numbers, what it had delivered is not.
+    A thread serves them while the learner learns. An actor that dies is replaced, and one that hangs ended
+    first: what it had under way is lost and made anew under other numbers, what it had delivered is not.
 
     Args:
         ray: the module, connected (`actors.connected`).
@@ -177,6 +181,7 @@ class Fleet:
                     continue
                 for stream in self._ray.wait(list(busy), num_returns=1, timeout=POLL_S)[0]:
                     self._receive(busy[stream])
+                self._end_the_silent()
         finally:
             with self._changed:
                 self._stopped = True
@@ -190,7 +195,7 @@ class Fleet:
         self._send(hand, NO_TICKET, {})
 
     def _send(self, hand: _Hand, ticket: Ticket, weights: Any) -> None:
-        hand.ticket = ticket
+        hand.ticket, hand.heard = ticket, time.monotonic()
         hand.stream = hand.actor.practise.options(num_returns="streaming").remote(ticket, weights)
 
     def _give_out(self) -> None:
@@ -217,6 +222,7 @@ class Fleet:
 
     def _receive(self, hand: _Hand) -> None:
         """What an actor brings next: an episode, the end of its ticket, or news of its death."""
+        hand.heard = time.monotonic()
         failures = self._ray.exceptions
         try:
             item: Delivery = self._ray.get(next(hand.stream))
@@ -234,6 +240,15 @@ class Fleet:
                 atomic_write(self._rest_file(hand.index), json.dumps(asdict(item.rest)).encode())
             if item.number is not None:
                 self._commit(item.number, item.episode)
+
+    def _end_the_silent(self) -> None:
+        """Kill the actors that hang; Ray then tells of their deaths. To get ready may take any time."""
+        longest = self._config.max_silence_s or math.inf
+        for hand in self._hands:
+            if hand.stream is not None and hand.ticket.numbers and time.monotonic() - hand.heard > longest:
+                _LOG.warning("rollout actor %d has brought nothing for %g s: ended", hand.index, longest)
+                hand.heard = math.inf
+                self._ray.kill(hand.actor)
 
     def _commit(self, number: int, episode: Episode) -> None:
         """Write an episode down, once: whatever is not awaited under its number is dropped."""

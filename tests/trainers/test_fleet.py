@@ -249,7 +249,8 @@ def test_published_weights_are_a_copy_and_come_back_whole() -> None:
     ("bad", "message"),
     [
         ({"number": 0}, "number=0"),
-        ({"max_staleness": -1}, "max_staleness=-1"),
+        ({"max_staleness": -1}, "max_staleness=-1; expected at least 0"),
+        ({"max_silence_s": float("nan")}, "max_silence_s=nan"),
         ({"address": "somewhere"}, "address='somewhere'; expected HOST:PORT"),
     ],
 )
@@ -356,6 +357,20 @@ def test_a_killed_actor_costs_what_it_had_under_way_and_nothing_else(ray: Any, t
     assert 9 not in found
     assert len({each.metadata.seed for each in episodes}) == 24
     assert equal(apart.agent.policy.state_dict(), learned_again(episodes))
+
+
+def test_an_actor_that_hangs_is_replaced(ray: Any, tmp_path: Path) -> None:
+    """It stops in the middle of an episode, for good."""
+    world = Watched(tmp_path)
+    world.hold(2)
+    apart = learner(ray, tmp_path, ActorsConfig(2, max_silence_s=1.0), 12)
+    with closing(apart.fleet), ThreadPoolExecutor(1) as pool:
+        rounds = pool.submit(lambda: [apart.update() for _ in range(3)])
+        world.process_at(2)
+        assert len(rounds.result()) == 3
+    found = numbers(stored(tmp_path))
+    assert len(found) == 12
+    assert 2 not in found
 
 
 def test_an_actor_that_fails_or_keeps_dying_stops_the_run_in_one_line(ray: Any, tmp_path: Path) -> None:
