@@ -364,10 +364,10 @@ def test_an_actor_that_hangs_is_replaced(ray: Any, tmp_path: Path) -> None:
     world = Watched(tmp_path)
     world.hold(2)
     apart = learner(ray, tmp_path, ActorsConfig(2, max_silence_s=1.0), 12)
-    with closing(apart.fleet), ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, closing(apart.fleet):
         rounds = pool.submit(lambda: [apart.update() for _ in range(3)])
         world.process_at(2)
-        assert len(rounds.result()) == 3
+        assert len(rounds.result(timeout=120)) == 3
     found = numbers(stored(tmp_path))
     assert len(found) == 12
     assert 2 not in found
