@@ -65,7 +65,7 @@ adversaries: setup
 
 # What docs/results.md says of the passivity filter; each goes on from the file that it wrote.
 measure-safety: adversaries
-	$(BIN)/pip install --quiet daqp
+	$(BIN)/pip install --quiet daqp casadi
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.safety --json benchmarks/results/safety.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.liveness --json benchmarks/results/liveness.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.liveness --json benchmarks/results/liveness.json --plot docs/liveness.svg

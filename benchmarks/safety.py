@@ -4,10 +4,12 @@
 
 Time of the filter and of the whole guard, beside a QP filter (the common alternative) where `daqp` is
 installed: min |u' - u|^2 in 6 variables under 24 inequalities, the size of a joint-space barrier filter. Only
-the call is timed, not what makes its arguments. safe-control-gym's `certify_action` is not on the package
-index and is not timed. Percentiles are those of a round of 2,000 calls, the median over 50 rounds; the
-maximum is that of all calls. `--realtime` (Linux, with the right to) gives the timing, and it alone, the last
-core under SCHED_FIFO for some seconds: what a quiet core would show on a machine that does other work.
+the call is timed, not what makes its arguments. safe-control-gym is not on the package index; where `casadi`
+is installed, the problem that its `CBF.certify_action` solves at each step is posed and solved as there, for
+its cart-pole, the only system that it is for. Percentiles are those of a round of 2,000 calls, the median
+over 50 rounds; the maximum is that of all calls. `--realtime` (Linux, with the right to) gives the timing,
+and it alone, the last core under SCHED_FIFO for some seconds: what a quiet core shows on a machine that does
+other work.
 
 What the layer does to the tasks' success is `python -m benchmarks.liveness`, what it stands
 `python -m benchmarks.adversaries`.
@@ -111,6 +113,45 @@ def qp_step() -> Step:
     return step
 
 
+def certify_step() -> Step:
+    """safe-control-gym's CBF filter of a cart-pole, through casadi's `Opti` and qpOASES: one input, a slack.
+
+    min |u' - u|^2 / 2 + 1e4 s^2,  dh/dx x_dot(x, u') + .1 h >= -s,  s >= 0,  |u'| <= 10 N, with the barrier
+    h = 1 - sum (x_i / limit_i)^2 (utiasDSL/safe-control-gym, safety_filters/cbf, MIT).
+    """
+    import casadi as cs
+
+    x, u = cs.MX.sym("x", 4), cs.MX.sym("u")
+    mass, pole, half, gravity = 1.0, 0.1, 0.5, 9.8
+    sin, cos = cs.sin(x[2]), cs.cos(x[2])
+    push = (u + pole * half * x[3] ** 2 * sin) / (mass + pole)
+    turn = (gravity * sin - cos * push) / (half * (4 / 3 - pole * cos**2 / (mass + pole)))
+    rate = cs.vertcat(x[1], push - pole * half * turn * cos / (mass + pole), x[3], turn)
+    limits = np.array([2.0, 2.0, 0.2, 1.0])
+    barrier = 1 - cs.sumsqr(x / limits)
+    lie = cs.Function("lie", [x, u], [cs.dot(cs.gradient(barrier, x), rate)])
+    barrier = cs.Function("barrier", [x], [barrier])
+    opti = cs.Opti("conic")
+    certified, slack = opti.variable(1), opti.variable(1)
+    state, asked = opti.parameter(4), opti.parameter(1)
+    opti.minimize(0.5 * (asked - certified) ** 2 + 1e4 * slack**2)
+    opti.subject_to(slack >= 0)
+    opti.subject_to(-0.1 * barrier(state) - lie(state, certified) <= slack)
+    opti.subject_to(opti.bounded(-10, certified, 10))
+    opti.solver("qpoases", {"printLevel": "none", "print_time": False, "error_on_fail": False})
+    rng = np.random.default_rng(0)
+    states, actions = rng.uniform(-0.4, 0.4, (CYCLE, 4)) * limits, rng.uniform(-10, 10, CYCLE)
+
+    def step(k: int) -> float:
+        start = time.perf_counter()
+        opti.set_value(state, states[k % CYCLE])
+        opti.set_value(asked, actions[k % CYCLE])
+        opti.solve().value(certified)
+        return time.perf_counter() - start
+
+    return step
+
+
 def timed(step: Step, first: int) -> npt.NDArray[np.float64]:
     """Seconds of each of `ROUND` calls from the `first`-th on, after a tenth as many to warm up."""
     for k in range(first, first + ROUND // 10):
@@ -162,6 +203,8 @@ def measure(quick: bool) -> list[Row]:
     steps: dict[str, Step] = {"passivity filter": filter_step(), "command guard": guard_step()}
     with contextlib.suppress(ImportError):
         steps["daqp QP filter"] = qp_step()
+    with contextlib.suppress(ImportError):
+        steps["CBF filter as safe-control-gym's"] = certify_step()
     taken: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in steps}
     with realtime("--realtime" in sys.argv[1:]):
         for turn in range(rounds):
@@ -183,4 +226,4 @@ def measure(quick: bool) -> list[Row]:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    run("safety", ("numpy", "daqp"), measure, flags=("--realtime",))
+    run("safety", ("numpy", "daqp", "casadi"), measure, flags=("--realtime",))
