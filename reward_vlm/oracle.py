@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from reward_vlm.judge import Frames
 from reward_vlm.metrics import Probabilities
@@ -35,14 +37,14 @@ class OracleConfig:
 class Oracle:
     """A `SuccessJudge` that is told the truth, and errs at the rates of its config.
 
-    The errors come from one generator, in the order of the questions: equal runs meet equal errors.
+    Whether it errs on a moment depends on what is observed then, and on the seed, alone: as a model it errs
+    again where it erred before, in every process, and in a run that was resumed.
     """
 
     threshold = 0.5
 
     def __init__(self, config: OracleConfig | None = None) -> None:
         self.config = config or OracleConfig()
-        self._generator = np.random.default_rng(self.config.seed)
 
     @property
     def debounce(self) -> int:
@@ -60,6 +62,18 @@ class Oracle:
         """
         if frames.truth is None:
             raise DataError("the oracle was asked about frames without their truth; give a learned judge")
-        draw = self._generator.random(len(frames))
-        wrong = draw < np.where(frames.truth, self.config.false_negative, self.config.false_positive)
-        return (frames.truth ^ wrong).astype(np.float32)
+        rates = np.where(frames.truth, self.config.false_negative, self.config.false_positive)
+        if not rates.any():
+            return frames.truth.astype(np.float32)
+        return (frames.truth ^ (self._chances(frames) < rates)).astype(np.float32)
+
+    def _chances(self, frames: Frames) -> npt.NDArray[np.float64]:
+        """A number in [0, 1) for each moment (N,), uniform over the moments."""
+        drawn = np.empty(len(frames))
+        columns = [np.ascontiguousarray(value) for _, value in sorted(frames.observations.items())]
+        for moment in range(len(frames)):
+            content = hashlib.blake2b(str(self.config.seed).encode(), digest_size=8)
+            for column in columns:
+                content.update(column[moment].tobytes())
+            drawn[moment] = int.from_bytes(content.digest(), "big") / 2**64
+        return drawn

@@ -106,11 +106,16 @@ def test_the_verb_labels_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_oracle_errs_at_the_rates_it_is_given() -> None:
     truth = np.arange(20_000) % 2 == 0
-    frames = Frames({"x": np.zeros(len(truth))}, "any", truth)
+    frames = Frames({"x": np.arange(len(truth))}, "any", truth)
     assert (Oracle().judge(frames) >= 0.5).tolist() == truth.tolist()
     noisy = Oracle(OracleConfig(false_positive=0.06, false_negative=0.8, seed=1)).judge(frames) >= 0.5
     assert noisy[~truth].mean() == pytest.approx(0.06, abs=0.01)
     assert noisy[truth].mean() == pytest.approx(0.2, abs=0.02)
+    order = np.random.default_rng(0).permutation(len(truth))
+    again = Oracle(OracleConfig(false_positive=0.06, false_negative=0.8, seed=1)).judge(frames.where(order))
+    np.testing.assert_array_equal(again >= 0.5, noisy[order])
+    other = Oracle(OracleConfig(false_positive=0.06, false_negative=0.8, seed=2)).judge(frames) >= 0.5
+    assert (other != noisy).any()
     with pytest.raises(DataError, match="without their truth"):
         Oracle().judge(dataclasses.replace(frames, truth=None))
     with pytest.raises(ConfigError, match=r"false_negative is 1\.2"):
