@@ -86,13 +86,13 @@ class Campaign:
 
     def run(self) -> None:
         """Every case that is not in the file yet."""
-        todo = [case for case in cases(self.seeds) if _name(case) not in self.record["runs"]]
-        for number, case in enumerate(todo, 1):
+        pending = [case for case in cases(self.seeds) if _name(case) not in self.record["runs"]]
+        for number, case in enumerate(pending, 1):
             outcome = self._outcome(*case)
             self.record["runs"][_name(case)] = asdict(outcome)
             self._save()
             rise = f"largest {outcome.largest_rise:.2g} J, residual {outcome.residual:.2g} J"
-            print(f"{number}/{len(todo)} {_name(case)}: {outcome.rises} rises, {rise}", flush=True)
+            print(f"{number}/{len(pending)} {_name(case)}: {outcome.rises} rises, {rise}", flush=True)
 
     def table(self) -> dict[str, dict[str, Any]]:
         """`FILTER / PLACE / ATTACK` -> all its seeds together, and the verdict."""

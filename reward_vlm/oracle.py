@@ -19,6 +19,7 @@ class OracleConfig:
     false_positive, false_negative: share of failures called a success, and of successes not seen.
         RoboFuME measured .06 and .80 for its fine-tuned VLM (arXiv 2310.15145).
     debounce: consecutive successes that end an episode.
+    seed: of the errors: other moments are misjudged with another.
     """
 
     false_positive: float = 0.0

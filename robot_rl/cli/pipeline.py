@@ -33,10 +33,11 @@ def pipeline(arguments: dict[str, str], overrides: list[str]) -> int:
     context = Context.open(arguments, overrides)
     online = context.section("online", OnlineStageConfig)
     if online.mode == "actors":  # what is missing is said now rather than when its stage comes
-        require_ray()
         if online.actors.address:
             with connected(online.actors):
                 pass
+        else:
+            require_ray()
     print(f"run: {context.run.path}", flush=True)
     for name, stage in STAGES.items():
         print(_line(name, run_stage(context, stage)), flush=True)

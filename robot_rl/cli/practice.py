@@ -16,7 +16,7 @@ from robot_rl.agents.policy import PolicyRunner
 from robot_rl.agents.wsrl import WSRL
 from robot_rl.cli.config import run_config
 from robot_rl.cli.context import Context
-from robot_rl.cli.recordings import keep_interventions, keep_practice, load_policy, load_reward
+from robot_rl.cli.recordings import keep_practice, load_policy, load_reward
 from robot_rl.cli.sections import OnlineStageConfig
 from robot_rl.cli.simulation import arms
 from robot_rl.data import schema
@@ -59,7 +59,7 @@ def at_practice(context: Context, judge: SuccessJudge, agent: WSRL) -> Iterator[
         return
     with closing(practice_env(context, judge, config.practice.episodes_per_update)) as env:
         rest = (agent, context.simulation.origin("online"), config.practice, first_seed)
-        keep = keep_practice(context) if config.record else partial(keep_interventions, context)
+        keep = keep_practice(context, config.record)
         if isinstance(env, ResetFreeEnv):
             yield ResetFreeLearner(env, *rest, keep)
         else:

@@ -124,21 +124,39 @@ def refined_rollouts(context: Context) -> list[Episode]:
     )
 
 
-def keep_interventions(context: Context, episode: Episode) -> None:
-    """An episode in which a person took over is kept in the run as well, for whatever learns from it next."""
-    if episode.is_intervention.any():
-        EpisodeStore(context.run.data_dir("interventions"), create=True).append(episode)
+class KeptOnce:
+    """Appends episodes to the store at `folder`, none twice, also where a resumed run makes them again.
+
+    The store is made with the first of them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._store: EpisodeStore | None = None
+        self._known: set[str] = set()
+
+    def __call__(self, episode: Episode) -> None:
+        if self._store is None:
+            self._store = EpisodeStore(self._folder, create=True)
+            self._known = {each.content_hash() for each in self._store}
+        content = episode.content_hash()
+        if content not in self._known:
+            self._store.append(episode)
+            self._known.add(content)
 
 
-def keep_practice(context: Context) -> Callable[[Episode], None]:
-    """A callback that keeps every episode of practice in `data/online`, once if a resumed run repeats it."""
-    store = EpisodeStore(context.run.data_dir("online"), create=True)
-    known = {episode.content_hash() for episode in store}
+def keep_practice(context: Context, everything: bool) -> Callable[[Episode], None]:
+    """A callback that keeps episodes of practice in the run, for whatever learns from it next.
+
+    Those in which a person took over go to `data/interventions`; with `everything` all go to `data/online`.
+    """
+    helped, practised = (KeptOnce(context.run.data_dir(name)) for name in ("interventions", "online"))
 
     def keep(episode: Episode) -> None:
-        keep_interventions(context, episode)
-        if episode.content_hash() not in known:
-            store.append(episode)
+        if episode.is_intervention.any():
+            helped(episode)
+        if everything:
+            practised(episode)
 
     return keep
 

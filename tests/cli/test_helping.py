@@ -13,7 +13,7 @@ import pytest
 from robot_rl.cli.helping import GRIPPING, RELEASE_AFTER, AtTheKeys
 from robot_rl.cli.main import EXIT_USER_ERROR, main
 from robot_rl.cli.play import Wish
-from robot_rl.cli.recordings import keep_interventions
+from robot_rl.cli.recordings import keep_practice
 from robot_rl.data import schema
 from robot_rl.data.store import EpisodeStore
 from tests.cli.test_play import Script, motion
@@ -66,8 +66,10 @@ def test_episodes_with_a_persons_steps_are_kept(tmp_path: Path) -> None:
     alone.is_intervention[:] = False
     helped = episode(2)
     helped.is_intervention[:] = [False, True, True, False, False]
-    for each in (alone, helped):
-        keep_interventions(context, each)
+    for _ in range(2):  # the second as after a kill before anything was saved
+        keep = keep_practice(context, everything=False)
+        for each in (alone, helped):
+            keep(each)
     store = EpisodeStore(tmp_path / "interventions")
     assert len(store) == 1
     assert same(store[0], helped)
