@@ -388,6 +388,15 @@ def test_an_actor_that_fails_or_keeps_dying_stops_the_run_in_one_line(ray: Any, 
             update.result()
 
 
+def lives(process: Any) -> bool:
+    """Whether the process still runs: it may end between any two questions about it."""
+    psutil = pytest.importorskip("psutil")
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_a_killed_driver_leaves_no_process_and_its_run_goes_on(ray: Any, tmp_path: Path) -> None:
     psutil = pytest.importorskip("psutil")
     run = Run.create(tmp_path / "run", "", [])
@@ -402,7 +411,7 @@ def test_a_killed_driver_leaves_no_process_and_its_run_goes_on(ray: Any, tmp_pat
     assert all(ipaddress.ip_address(each.removeprefix("::ffff:")).is_loopback for each in heard)
     driver.kill()
     driver.wait()
-    until(lambda: not any(one.is_running() and one.status() != "zombie" for one in family))
+    until(lambda: not any(lives(one) for one in family))
     before = {file: file.read_bytes() for file in EpisodeStore(run.path / "online").files}
     learned = run.load_state("online")
     assert learned is not None
