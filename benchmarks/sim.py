@@ -6,7 +6,8 @@ Cases run in turns, so ratios hold on a busy machine where the rates do not.
 - `side by side`: one environment with one 64x64 picture a step. `its defaults` is the simulator as it comes:
   robosuite Lift (Panda, 20 Hz, shadows on), Meta-World and Fetch with their own `render()` at 64x64.
   Each in its own process. All but the workers' case leave Mesa its threads, one a core.
-- `scale`: `widowx/push` in a vector environment of up to two workers, with a picture and without.
+- `scale`: `widowx/push` in a vector environment of up to two workers, with a picture and without, beside two
+  environments in processes that do not wait for each other.
 - `balance`: what two workers gain by processor time, where waiting is the only loss left.
 - `pictures`: what a picture's size costs. `memory`: resident memory in a process of its own.
 - `rollout`: the same 100 physics steps by `mujoco.mj_step` and by `mujoco.rollout`, from many states at once.
@@ -19,7 +20,8 @@ import multiprocessing as mp
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -40,6 +42,9 @@ SUBJECT = "widowx/push"
 TWO_WORKERS = f"{SUBJECT}, 2 workers"
 PHYSICS_STEPS = round(1 / (schema.CONTROL_HZ * schema.PHYSICS_STEP_S))
 MEMBERS = (1, 2, 4, 8, 16)
+ONE, APART = "one environment, no worker", "two environments apart"
+ALONE = 100
+"""Steps of two environments apart between two meetings."""
 SIZES = (64, 128, 224)
 Work = Callable[[], None]
 
@@ -184,31 +189,65 @@ def side_by_side(rounds: int, seconds: float) -> list[Row]:
     return rows + ratio_rows(rates, SUBJECT, "speed ratio") + ratio_rows(rates, TWO_WORKERS, "speed ratio")
 
 
+def _serve_steps(cameras: tuple[str, ...], seed: int, pipe: Connection) -> None:
+    """An environment in a process of its own: takes as many steps as each message says."""
+    os.environ["LP_NUM_THREADS"] = "0"  # as in a worker: Mesa draws in the calling thread
+    step = stepper(sim.make(SUBJECT, cameras=cameras), np.random.default_rng(seed))
+    while count := pipe.recv():
+        for _ in range(count):
+            step()
+        pipe.send(None)
+
+
+@contextmanager
+def apart(cameras: tuple[str, ...]) -> Iterator[Work]:
+    """`ALONE` steps of each of two environments in processes that do not wait for each other meanwhile."""
+    context, pipes = mp.get_context("spawn"), []
+    for seed in range(2):
+        pipe, theirs = context.Pipe()
+        context.Process(target=_serve_steps, args=(cameras, seed, theirs), daemon=True).start()
+        pipes.append(pipe)
+
+    def work() -> None:
+        for pipe in pipes:
+            pipe.send(ALONE)
+        for pipe in pipes:
+            pipe.recv()
+
+    try:
+        yield work
+    finally:
+        for pipe in pipes:
+            pipe.send(0)
+
+
 def scale(rounds: int, seconds: float) -> list[Row]:
-    """Rates by the number of environments, with the camera and without, against a single environment."""
+    """Rates by the number of environments, with the camera and without, against a single environment.
+
+    Beside them two environments `apart`: what the two cores have to give at that moment.
+    """
     generator = np.random.default_rng(1)
     rows = []
     for cameras in ((schema.DEFAULT_CAMERA,), ()):
         kind = "with a picture" if cameras else "state only"
         envs = {n: sim.ParallelVectorEnv(SUBJECT, n, workers=min(2, n), cameras=cameras) for n in MEMBERS}
         single = sim.make(SUBJECT, cameras=cameras)
-        cases = {"single": stepper(single, generator)}
-        cases |= {str(n): vector_stepper(env, generator) for n, env in envs.items()}
+        cases = {ONE: stepper(single, generator)}
+        cases |= {f"{n} on {min(2, n)} workers": vector_stepper(env, generator) for n, env in envs.items()}
+        counts = {ONE: 1, APART: 2 * ALONE}
+        counts |= dict(zip(list(cases)[1:], MEMBERS, strict=True))
         try:
-            rates = interleaved_rates(cases, rounds, seconds)
+            with apart(cameras) as both:
+                rates = interleaved_rates(cases | {APART: both}, rounds, seconds)
         finally:
             for env in (*envs.values(), single):
                 env.close()
-        one = rates["single"]
+        one = rates[ONE]
         for name, values in rates.items():
-            count = 1 if name == "single" else int(name)
-            case = f"{SUBJECT}, {kind}, " + (
-                "one environment, no worker" if name == "single" else f"{count} on {min(2, count)} workers"
-            )
-            rate = [count * value for value in values]
+            case, rate = f"{SUBJECT}, {kind}, {name}", [counts[name] * value for value in values]
             rows.append(Row(case, "steps per second", median(rate), "1/s"))
             rows.append(Row(case, "physics steps per second", PHYSICS_STEPS * median(rate), "1/s"))
-            if name != "single":
+            if name != ONE:
                 ratio = median(a / b for a, b in zip(rate, one, strict=True))
                 rows.append(Row(case, "ratio to one environment", ratio, "x"))
     return rows

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from robot_rl.errors import ConfigError
 from sim.spec import CommandFilter, Observation, SimulationError, TaskSpec
-from sim.workers import Members, Recipe, Worker, WorkerDied, layout_of, shared_buffers, view
+from sim.workers import Members, Recipe, Worker, WorkerDied, layout_of, shared_buffers, shares_of_cores, view
 
 MAX_RESTARTS = 10
 """How often a worker is started again before its deaths are taken for a fault that will not go away."""
@@ -75,7 +75,8 @@ class ParallelVectorEnv(VectorEnv[Observation, npt.NDArray[np.float32], npt.NDAr
         buffers = shared_buffers(layout)
         self._arrays = view(buffers, layout)
         self._remember(self._observations())
-        self._workers = [Worker(recipe, buffers, layout, part) for part in members]
+        shares = shares_of_cores(len(members))
+        self._workers = [Worker(recipe, buffers, layout, *each) for each in zip(members, shares, strict=True)]
         try:
             for worker in self._workers:
                 worker.start()

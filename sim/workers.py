@@ -137,9 +137,11 @@ def _keeper(env: Any) -> Any:
 class Worker:
     """A process with `Members`, and the pipe to it. `start` may be called again after its death."""
 
-    def __init__(self, recipe: Recipe, buffers: Mapping[str, Any], layout: Layout, part: range) -> None:
+    def __init__(
+        self, recipe: Recipe, buffers: Mapping[str, Any], layout: Layout, part: range, cores: frozenset[int]
+    ) -> None:
         self.part, self.restarts = part, 0
-        self._arguments = (recipe, buffers, layout, part)
+        self._arguments = (recipe, buffers, layout, part, cores)
         self._process: Any = None
         self._pipe: Connection | None = None
 
@@ -201,6 +203,20 @@ class Worker:
         return code
 
 
+def shares_of_cores(workers: int) -> list[frozenset[int]]:
+    """For each worker the processor cores it may run on; empty: wherever the system puts it.
+
+    Workers wait for each other at the end of every step, and begin the next one at the same moment: the
+    system's scheduler then puts two of them on one core for a millisecond or more, and the other core
+    idles. Shares that do not overlap forbid that, and leave a worker several cores where there are more
+    cores than workers. Where there are fewer, or on macOS, which lets no process choose, there are none.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if workers > len(cores):
+        return [frozenset()] * workers
+    return [frozenset(cores[index::workers]) for index in range(workers)]
+
+
 def layout_of(observations: gymnasium.spaces.Dict, actions: gymnasium.spaces.Box, members: int) -> Layout:
     """What `members` environments with these spaces share with their parent."""
     layout: dict[str, tuple[tuple[int, ...], Any]] = {
@@ -235,9 +251,18 @@ def view(buffers: Mapping[str, Any], layout: Layout) -> dict[str, npt.NDArray[An
     }
 
 
-def _serve(pipe: Connection, recipe: Recipe, buffers: Mapping[str, Any], layout: Layout, part: range) -> None:
+def _serve(
+    pipe: Connection,
+    recipe: Recipe,
+    buffers: Mapping[str, Any],
+    layout: Layout,
+    part: range,
+    cores: frozenset[int],
+) -> None:
     """A worker's life: build, answer calls with (error text or None, result), end with the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if cores:
+        os.sched_setaffinity(0, cores)
     members: Members | None = None
 
     def answer(failure: str | None, result: Any = None) -> None:

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 import sim
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError
+from sim.workers import shares_of_cores
 from tests.contracts import check_vector_environment
 
 SEEDS = [11, 12, 13]
@@ -216,6 +217,34 @@ def test_a_worker_that_keeps_dying_is_an_error_and_close_leaves_no_process(
     env.close()
     with pytest.raises(sim.SimulationError, match="closed"):
         env.reset(seed=[0, 1])
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity"), reason="this system lets no process choose its cores"
+)
+def test_each_worker_has_cores_of_its_own_and_keeps_them_when_it_is_started_again() -> None:
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("one core")
+    env = sim.ParallelVectorEnv("widowx/reach", 2, workers=2, cameras=())
+    env.reset(seed=[0, 1])
+
+    def shares() -> list[set[int]]:
+        return [os.sched_getaffinity(worker.pid or 0) for worker in env._workers]
+
+    first, second = before = shares()
+    assert not first & second
+    assert first | second == cores == os.sched_getaffinity(0)
+    os.kill(env._workers[0].pid or 0, signal.SIGKILL)
+    env.step(np.zeros((2, 7), np.float32))
+    assert env.restarts == 1
+    assert shares() == before
+    env.close()
+
+
+def test_more_workers_than_cores_share_them_all() -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    assert shares_of_cores(cores + 1) == [frozenset()] * (cores + 1)
 
 
 def test_bad_arguments() -> None:
