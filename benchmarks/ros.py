@@ -326,7 +326,7 @@ def measure(soak_s: float) -> Callable[[bool], list[Row]]:
                 found += soak(probe, folder, soak_s or (QUICK_SOAK_S if quick else SOAK_S))
                 probe.destroy_node()
             finally:
-                rclpy.shutdown()
+                rclpy.try_shutdown()
         return found
 
     return rows
