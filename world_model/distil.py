@@ -37,7 +37,7 @@ class ConsistencyDistiller:
         config: `distil_updates`, batch, learning rate, `ema`.
 
     Raises:
-        ConfigError: a teacher of one step or several members.
+        ConfigError: a teacher of one step or several members, or that starts from no noise.
     """
 
     def __init__(
@@ -47,6 +47,11 @@ class ConsistencyDistiller:
             raise ConfigError(
                 f"world model of {teacher.config.steps} steps and {teacher.config.members} members to "
                 "distil; expected at least 2 steps and 1 member"
+            )
+        if teacher.config.initial_noise == 0:
+            raise ConfigError(
+                "world model with initial_noise=0.0 to distil; expected above 0: the student learns from "
+                "noised frames, and would be asked to begin with a blank one"
             )
         teacher.spec.check(episodes)
         self.config, self.total_updates, self.updates = config, config.distil_updates, 0

@@ -140,6 +140,11 @@ class WorldModelLearner:
             float(nn.utils.clip_grad_norm_(part.parameters(), self.config.gradient_clip))
             for part in self._parts()
         ]
+        if not all(map(math.isfinite, norms)):  # before a weight is touched
+            raise DivergenceError(
+                f"world model gradients have norms {norms} at update {self.updates}; the last checkpoint is "
+                f"good: resume from it with a learning_rate below {self.config.learning_rate:g}"
+            )
         self.optimiser.step()
         self._average()
         self.updates += 1
@@ -162,10 +167,11 @@ class WorldModelLearner:
             (loss / len(self.walks)).backward()
         return {name: value.detach().float() for name, value in ({"loss": loss} | metrics).items()}
 
-    def calibrate(self) -> float:
+    def calibrate(self, distilled: WorldModel | None = None) -> float:
         """Set the success threshold on the validation episodes, real and imagined, and return it; and the
-        limit of the uncertainty on the imagined ones."""
-        model = self.averaged
+        limit of the uncertainty on the imagined ones. Of this learner's model, or of one distilled from it,
+        which imagines otherwise."""
+        model = distilled or self.averaged
         table = FrameTable(self.validation, self.online.spec.camera, model.embed).to(self.config.device)
         index = torch.arange(len(table.frames), device=self.config.device)
         real = torch.cat(
@@ -177,7 +183,7 @@ class WorldModelLearner:
             torch.cat([table.success.cpu(), played.truth[played.valid]]),
             self.config.max_false_positive,
         )
-        for part in (self.averaged, self.online):
+        for part in [distilled] if distilled else [self.averaged, self.online]:
             part.success.threshold.fill_(threshold)
             if self.config.model.members > 1:
                 share = self.config.uncertainty_percentile / 100

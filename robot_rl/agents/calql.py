@@ -6,9 +6,7 @@ Nakamoto et al., arXiv 2303.05479. B batch, E critics, N sampled actions, A acti
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -122,13 +120,9 @@ class CalQL(SAC):
         self._step("alpha", loss, [self._log_alpha])
         return float(self._log_alpha.detach().exp().clamp(max=1e6))
 
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"log_alpha": self._log_alpha.detach().clone()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        with torch.no_grad():
-            self._log_alpha.copy_(state["log_alpha"])
+    def multipliers(self) -> dict[str, Tensor]:
+        learned = {} if self.calql.target_gap is None else {"log_alpha": self._log_alpha}
+        return super().multipliers() | learned
 
     @torch.no_grad()
     def _sampled_actions(self, batch: Batch) -> tuple[Tensor, Tensor]:

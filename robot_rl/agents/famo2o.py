@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -127,10 +125,5 @@ class FamO2O(IQL):
         metrics = {"balance_loss": loss.item(), "balance_entropy": entropy.item(), "beta": beta}
         return loss, entropy.detach(), metrics
 
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"balance_temperature": self._balance_log_temperature.detach().clone()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        with torch.no_grad():
-            self._balance_log_temperature.copy_(state["balance_temperature"])
+    def multipliers(self) -> dict[str, Tensor]:
+        return super().multipliers() | {"balance_log_temperature": self._balance_log_temperature}

@@ -106,7 +106,7 @@ class SAC:
                 config.fused,
             ).to(policy.device)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
-        self._reference = copy.deepcopy(policy.trunk).requires_grad_(False)
+        self._reference = copy.deepcopy(policy).requires_grad_(False)
         self._log_temperature = torch.tensor(
             math.log(config.temperature) if config.temperature else -math.inf,
             device=policy.device,
@@ -204,7 +204,7 @@ class SAC:
             metrics["bc_nll"] = nll.item()
         if config.kl_weight:
             with torch.no_grad():
-                reference = self.policy.distribution(self._reference(features))
+                reference = self.policy.distribution(self._reference.head(features))
             kl = distribution.kl(reference).mean()
             loss = loss + anchor * config.kl_weight * kl
             metrics["kl_to_reference"] = kl.item()
@@ -246,7 +246,7 @@ class SAC:
             "policy": self.policy.state_dict(),
             "reference": self._reference.state_dict(),
             **{name: each.state_dict() for name, each in self.networks().items()},
-            "log_temperature": self._log_temperature.detach().clone(),
+            "multipliers": {name: each.detach().clone() for name, each in self.multipliers().items()},
             "optimisers": {name: each.state_dict() for name, each in self._optimisers.items()},
             "generator": self.generator.get_state(),
             "actor_updates": self._actor_updates,
@@ -255,7 +255,7 @@ class SAC:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.policy.load_state_dict(state["policy"])
         self._reference.load_state_dict(state["reference"])
-        self._load_networks(state, state["log_temperature"])
+        self._load(state, state["multipliers"])
         for name, each in self._optimisers.items():
             each.load_state_dict(state["optimisers"][name])
         self.generator.set_state(state["generator"])
@@ -264,6 +264,11 @@ class SAC:
     def networks(self) -> dict[str, nn.Module]:
         """What is learned besides the policy, by name: saved, resumed and handed to a later stage."""
         return {"critic": self.critic, "target": self.target}
+
+    def multipliers(self) -> dict[str, Tensor]:
+        """Logarithms of the learned multipliers, by name: saved, resumed and handed to a later stage. A fixed
+        one is the configuration's to say."""
+        return {"log_temperature": self._log_temperature} if self.config.learn_temperature else {}
 
     def save_critics(self, path: str | Path, metadata: Mapping[str, Any]) -> None:
         """Write the critics and their targets as an artifact of kind `critic`, for a later stage.
@@ -276,7 +281,7 @@ class SAC:
             for network, module in self.networks().items()
             for name, value in module.state_dict().items()
         }
-        tensors["log_temperature"] = self._log_temperature.detach()
+        tensors |= {name: value.detach() for name, value in self.multipliers().items()}
         files = {"model.safetensors": tensors, "config.json": dataclasses.asdict(self.config)}
         save_artifact(path, "critic", files, self._shape() | dict(metadata))
 
@@ -302,14 +307,14 @@ class SAC:
                 f"{path} holds no {missing[0]!r} network, which this agent needs: "
                 "fine-tune with the algorithm that made it, or run the offline stage with this one"
             )
-        self._load_networks(states, tensors["log_temperature"])
+        self._load(states, {name: tensors[name] for name in self.multipliers() if name in tensors})
 
-    def _load_networks(self, states: Mapping[str, Mapping[str, Tensor]], log_temperature: Tensor) -> None:
+    @torch.no_grad()
+    def _load(self, states: Mapping[str, Mapping[str, Tensor]], multipliers: Mapping[str, Tensor]) -> None:
         for name, network in self.networks().items():
             network.load_state_dict(states[name])
-        if self.config.learn_temperature:  # a fixed one is the configuration's to say
-            with torch.no_grad():
-                self._log_temperature.copy_(log_temperature)
+        for name, value in multipliers.items():
+            self.multipliers()[name].copy_(value)
 
     def _shape(self) -> dict[str, Any]:
         return {

@@ -54,6 +54,7 @@ def fit_world_model(context: Context) -> Metrics:
         distiller = ConsistencyDistiller(model, train_set, learner.config)
         context.fit("distil", distiller)
         model = distiller.model
+        learner.calibrate(model)
     model.save(context.run.stage_dir("world_model") / "model")
     horizons = [h for h in (1, 5, 20) if h < max(map(len, test))]
     longest = max(test, key=lambda episode: (episode.succeeded, len(episode)))

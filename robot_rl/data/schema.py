@@ -25,7 +25,8 @@ IMAGE: Final = image_key()
 LANGUAGE: Final = "observation.language"
 """The instruction as a vector, float32 (L,): `robot_rl.data.language`, or any text encoder's."""
 
-# Actions of the WidowX family (BridgeData V2): delta xyz, delta roll pitch yaw, gripper, in [-1, 1].
+# Actions of the WidowX family (BridgeData V2): delta xyz and delta roll pitch yaw in [-1, 1], and the opening
+# of the gripper, absolute, 0 = closed, 1 = open.
 ACTION_NAMES: Final = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 DELTA_POSITION_M: Final = 0.05
 DELTA_ROTATION_RAD: Final = 0.25
@@ -49,6 +50,7 @@ FILTER_REASONS: Final = (
     "acceleration_limit",
     "leash",
     "energy",
+    "implausible_state",
 )
 """Why the executed command differs from the requested one. Stored as the index (uint8)."""
 

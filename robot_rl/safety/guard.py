@@ -67,7 +67,8 @@ class CommandGuard:
       only the passivity filter brakes it harder;
     - it stays within `leash` of a measured pose that is itself inside the margins;
     - `step` never raises; after a fault it holds the pose measured when the fault came (never
-      torque-off: the arm would fall) until `reset` is called.
+      torque-off: the arm would fall) until `reset` is called. An arm that is moved away from there, by hand
+      or because its torque is off, is not driven back: the pose it was moved to is held.
 
     A stream of requests that meets all of this is executed unchanged, bit for bit.
     """
@@ -156,6 +157,8 @@ class CommandGuard:
         values, command_fault = self._check_command(requested, now)
         state_fault = self._check_state(state, now)
         reason = command_fault or state_fault
+        if self._holding and not state_fault and self._displaced():
+            self._hold()
         if self._fault:
             return self._decide(self._fault)
         if reason:
@@ -210,6 +213,8 @@ class CommandGuard:
             return "wrong_shape"
         if not -self.config.period_s <= now - stamp <= self.config.max_state_age_s:
             return "stale_state"
+        if self._leaps(measured, stamp - self._measured_at):
+            return "implausible_state"
         self._measured_at = stamp
         if measured != self._measured:
             self._measured, self._seen_setpoint, self._frozen_at = measured, self._setpoint, math.inf
@@ -221,6 +226,21 @@ class CommandGuard:
             if travel > most and now - self._frozen_at > patience:
                 return "stale_state"
         return ""
+
+    def _leaps(self, measured: list[float], elapsed: float) -> bool:
+        """Whether a joint is further from its last reading than it can have come in `elapsed` [s].
+
+        A driver that failed to read its motors publishes a pose of zeros with a new stamp. The leash would
+        pull the setpoint there at once.
+        """
+        elapsed = max(elapsed, self.config.period_s)
+        reach = zip(measured, self._measured, self.config.max_velocity, self.config.leash, strict=True)
+        return any(abs(q - last) > slack + speed * elapsed for q, last, speed, slack in reach)
+
+    def _displaced(self) -> bool:
+        """Whether a joint is further than its leash from where it is held."""
+        reach = zip(self._measured, self._setpoint, self.config.leash, strict=True)
+        return any(abs(q - u) > slack for q, u, slack in reach)
 
     def _stop(self, reason: str) -> None:
         if self._setpoint and not self._fault:
@@ -305,7 +325,7 @@ class CommandGuard:
             )
             allowed = self._nearest(self.passivity.setpoint)
             if allowed != self.passivity.setpoint:
-                self.passivity.hold(self._measured, allowed)
+                self.passivity.clip(self._measured, allowed)
             if allowed != setpoint:
                 velocity = [(new - u) / h for new, u in zip(allowed, self._setpoint, strict=True)]
                 setpoint, reason = allowed, why or reason

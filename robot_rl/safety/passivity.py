@@ -177,6 +177,20 @@ class PassivityFilter:
         self._position, self._setpoint = q, setpoint
         self._started.error = [u - x for u, x in zip(setpoint, q, strict=True)]
 
+    def clip(self, q: list[float], setpoint: list[float]) -> None:
+        """A limit moved the setpoint after `advance`: what that stretches is paid for, as far as there is
+        anything to pay with, and what it relaxes is nobody's gain.
+
+        What the step gave back by relaxing the spring towards a `q` beyond the limit is in the tank, so it
+        is there to pay with.
+        """
+        spring = self._started
+        before = spring.energy(spring.error)
+        self.hold(q, setpoint)
+        cost = spring.energy(spring.error) - before
+        if cost > 0.0:
+            spring.tank.settle(min(cost, spring.tank.available))
+
     def pending(self, q: npt.ArrayLike, elapsed_s: float | None = None) -> float:
         """The refill that a step at position `q` (J,), `elapsed_s` after the last one, would bring [J].
 

@@ -61,7 +61,16 @@ RESET_SIM_SERVICE = "sim/reset"
 RECORD_SERVICE = "recorder/record"
 
 STOPS = frozenset(
-    ("non_finite", "wrong_shape", "out_of_order", "stale_command", "stale_state", "inactive", "estop")
+    (
+        "non_finite",
+        "wrong_shape",
+        "out_of_order",
+        "stale_command",
+        "stale_state",
+        "implausible_state",
+        "inactive",
+        "estop",
+    )
 )
 """Reasons with which the guard holds the arm; the others let it go on, within its limits."""
 

@@ -365,13 +365,29 @@ def test_critics_pass_from_offline_to_online_and_a_misfit_is_named(tmp_path: Pat
         other.agent.load_critics(tmp_path / "critic")
 
 
+@pytest.mark.parametrize("was_learned", [False, True])
 @pytest.mark.parametrize("learned", [False, True])
-def test_only_a_learned_temperature_passes_from_stage_to_stage(learned: bool, tmp_path: Path) -> None:
-    before = SAC(make_policy(), dataclasses.replace(SMALL, temperature=0.05))
+def test_only_what_both_stages_learn_passes_from_one_to_the_other(
+    was_learned: bool, learned: bool, tmp_path: Path
+) -> None:
+    before = SAC(make_policy(), dataclasses.replace(SMALL, temperature=0.05, learn_temperature=was_learned))
     before.save_critics(tmp_path / "critic", {"task": "toy"})
     after = SAC(make_policy(), dataclasses.replace(SMALL, temperature=0.001, learn_temperature=learned))
     after.load_critics(tmp_path / "critic", {"task": "toy"})
-    assert after.temperature == pytest.approx(0.05 if learned else 0.001)
+    assert after.temperature == pytest.approx(0.05 if was_learned and learned else 0.001)
+
+
+def test_a_learned_weight_of_the_conservative_term_passes_on(tmp_path: Path) -> None:
+    config = CalQLConfig(sac=SMALL, target_gap=0.1, alpha=2.0, alpha_lr=0.1)
+    before, after = CalQL(make_policy(), config), CalQL(make_policy(), config)
+    before.update(make_batch())
+    before.save_critics(tmp_path / "critic", {})
+    after.load_critics(tmp_path / "critic")
+    assert (
+        after.multipliers()["log_alpha"].item()
+        == before.multipliers()["log_alpha"].item()
+        != pytest.approx(math.log(2.0))
+    )
 
 
 def test_wrong_settings_are_named() -> None:

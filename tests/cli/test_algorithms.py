@@ -129,6 +129,13 @@ def test_weighted_trajectories_train_any_of_them(make: Any) -> None:
     assert stages.fit_offline(context)["transitions"] == 36
 
 
+def test_practice_held_to_the_family_that_offline_left(make: Any) -> None:
+    context = make("algorithm.offline=famo2o", "online.agent.sac.kl_weight=0.1")
+    stages.fit_offline(context)
+    stages.fit_online(context)
+    assert stages.load_policy(context, "online").config.family is not None
+
+
 def test_online_names_what_another_offline_algorithm_did_not_leave(make: Any) -> None:
     context = make("agent=iql", "algorithm.offline=calql")
     stages.fit_offline(context)

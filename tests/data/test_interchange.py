@@ -123,6 +123,9 @@ def test_a_format_that_is_only_read(tmp_path: Path) -> None:
 # --- LeRobotDataset ---------------------------------------------------------------------------------
 
 
+ENDS = ("next.done", "next.success", "next.terminated", "next.truncated")
+
+
 def without_ours(path: Path) -> None:
     """As if lerobot had recorded it."""
     (path / "meta" / "robot_rl.parquet").unlink()
@@ -173,6 +176,23 @@ def test_a_foreign_lerobot_dataset_loses_no_action(tmp_path: Path) -> None:
     pq = pytest.importorskip("pyarrow.parquet")
     first, second = (pq.read_table(tmp_path / x / "data" / "chunk-000" / "file-000.parquet") for x in "ab")
     assert first.to_pydict() == second.to_pydict()
+
+
+def test_a_foreign_end_is_the_clock_s_unless_it_is_a_success(tmp_path: Path) -> None:
+    """lerobot marks the last frame of every episode as done, whatever ended it."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    convert([rich(0, 4)], tmp_path / "a", "lerobot_v3")
+    without_ours(tmp_path / "a")
+    (file,) = (tmp_path / "a" / "data").rglob("*.parquet")
+    table = pq.read_table(file)
+    table = table.drop_columns([name for name in ENDS if name in table.column_names])
+    for success in (False, True):
+        changed = table.append_column("next.done", pa.array([False, False, False, True]))
+        changed = changed.append_column("next.success", pa.array([False, False, False, success]))
+        pq.write_table(changed, file)
+        (read,) = open_dataset(str(tmp_path / "a"))
+        assert read.terminated.tolist() == [False, False, False, success]
+        assert read.truncated.tolist() == [False, False, False, not success]
 
 
 def test_lerobot_names_what_it_leaves_out(tmp_path: Path) -> None:

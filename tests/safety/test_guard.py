@@ -37,6 +37,7 @@ H = CONFIG.period_s
 LOW, HIGH = np.array(CONFIG.lower), np.array(CONFIG.upper)
 SOFT_LOW, SOFT_HIGH = LOW + CONFIG.margin, HIGH - CONFIG.margin
 SPEED, ACCELERATION = np.array(CONFIG.max_velocity), np.array(CONFIG.max_acceleration)
+LEASH = np.array(CONFIG.leash)
 TINY = 1e-9
 
 any_float = st.floats(allow_nan=True, allow_infinity=True)
@@ -86,6 +87,60 @@ def test_any_garbage_gives_a_command_inside_the_limits_and_no_exception(
         assert decision.latched == (guard.fault != "")
 
 
+@pytest.mark.parametrize("passivity", [None, PassivityConfig.widowx_250s()])
+def test_a_pose_that_no_arm_can_have_come_to_stops_it_where_it_is(passivity: PassivityConfig | None) -> None:
+    """A driver whose motors did not answer publishes all of them at -pi, with a new stamp."""
+    guard = started(GuardConfig.widowx_250s(passivity=passivity))
+    for k in range(5):
+        guard.step(Command(HOME, k * H, k), JointState(HOME + 1e-4 * k, k * H), k * H)
+    unread = np.append(np.full(6, -math.pi), HOME[6])
+    for k in range(5, 9):
+        decision = guard.step(Command(HOME, k * H, k), JointState(unread, k * H), k * H)
+        assert decision.latched
+        assert decision.reason == "implausible_state"
+        assert decision.executed is not None
+        assert np.abs(decision.executed - HOME).max() < 0.01
+    guard.estop()
+    decision = guard.step(None, JointState(unread, 9 * H), 9 * H)
+    assert decision.executed is not None
+    assert np.abs(decision.executed - HOME).max() < 0.01
+
+
+def test_a_joint_at_its_top_speed_is_believed() -> None:
+    guard = started(pose=np.append(np.zeros(6), 0.02))
+    for k in range(1, 20):
+        pose = np.append(np.full(6, math.pi * k * H), 0.02)
+        assert not guard.step(Command(pose, k * H, k), JointState(pose, k * H), k * H).latched
+
+
+@pytest.mark.parametrize("passivity", [None, PassivityConfig.widowx_250s()])
+def test_an_arm_that_is_moved_while_it_is_held_is_not_driven_back(passivity: PassivityConfig | None) -> None:
+    guard = started(GuardConfig.widowx_250s(passivity=passivity))
+    guard.step(Command(HOME, 0.0, 0), JointState(HOME, 0.0), 0.0)
+    guard.estop()
+    pose, most = HOME.copy(), 0.0
+    for k in range(1, 101):
+        pose[0] += 0.013  # by hand, the torque off
+        decision = guard.step(Command(HOME, k * H, k), JointState(pose, k * H), k * H)
+        assert decision.reason == "estop"
+        assert decision.executed is not None
+        most = max(most, np.abs(decision.executed - pose)[0])
+    assert 0.2 < most <= LEASH[0] + TINY  # a push that ends within the leash is resisted
+
+
+def test_a_limit_that_stretches_the_spring_again_is_paid_for() -> None:
+    """The waist is pressed .1 rad past its limit: filter and limit pull at the setpoint in turns."""
+    budget = PassivityConfig.widowx_250s(mode="passive", power_w=0.0, tank_start_j=0.1, tank_max_j=40.0)
+    guard = started(GuardConfig.widowx_250s(passivity=budget), np.append(LOW[:6] + 0.06, 0.03))
+    pose, levels = np.append(LOW[:6] + 0.06, 0.03), []
+    for k in range(200):
+        pose[0] = LOW[0] + 0.06 - min(0.16, 0.01 * k)
+        decision = guard.step(Command(pose, k * H, k), JointState(pose, k * H), k * H)
+        assert inside(decision.executed)
+        levels.append(decision.energy)
+    assert np.ptp(levels[20:]) < 1e-9  # nothing moves any more: nothing is gained
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.01, 0.3, 3.0, 100.0]), st.sampled_from([1, 5, 20]))
 def test_rates_margins_and_leash_hold_for_any_request_and_any_arm(seed: int, size: float, hold: int) -> None:
@@ -100,7 +155,8 @@ def test_rates_margins_and_leash_hold_for_any_request_and_any_arm(seed: int, siz
             target = rng.choice([-1.0, 1.0], 7) * size if rng.integers(2) else rng.normal(0, size, 7)
         now = k * H
         if pushed and rng.random() < 0.1:
-            measured = np.clip(measured + rng.normal(0, 0.5, 7), SOFT_LOW, SOFT_HIGH)
+            push = np.clip(rng.normal(0, 0.5, 7), -LEASH / 3, LEASH / 3)  # an arm could come that far
+            measured = np.clip(measured + push, SOFT_LOW, SOFT_HIGH)
         decision = guard.step(Command(target, now, k), JointState(measured, now), now)
         executed = decision.executed
         assert executed is not None
@@ -363,8 +419,10 @@ def test_reasons_name_the_first_limit_in_order() -> None:
         decision = started().step(Command(target, 0.0, 0), JointState(HOME, 0.0), 0.0)
         assert decision.reason == reason
         assert FILTER_REASONS[decision.reason_index] == reason
-    far = JointState(HOME - np.array([0.5, 0, 0, 0, 0, 0, 0]), 0.0)
-    assert started().step(Command(HOME, 0.0, 0), far, 0.0).reason == "leash"
+    guard = started()
+    guard.step(Command(HOME, 0.0, 0), JointState(HOME, 0.0), 0.0)
+    far = JointState(HOME - np.array([0.34, 0, 0, 0, 0, 0, 0]), H)
+    assert guard.step(Command(HOME, H, 1), far, H).reason == "leash"
 
 
 def test_the_filter_of_the_simulator_restarts_with_the_clock() -> None:

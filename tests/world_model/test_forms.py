@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -229,6 +230,18 @@ def test_distillation_carries_the_end_of_the_teachers_path_to_its_beginning() ->
     assert _grey_error(distiller.model) < 0.5 * before
     with pytest.raises(ConfigError, match="1 steps and 1 members to distil"):
         ConsistencyDistiller(distiller.model, toy.episodes(0, 6), config)
+    with pytest.raises(ConfigError, match=r"initial_noise=0\.0 to distil"):
+        ConsistencyDistiller(_learner({"steps": 3}).model, toy.episodes(0, 6), config)
+
+
+def test_what_was_distilled_has_a_threshold_of_its_own() -> None:
+    learner = _learner({"steps": 3, "initial_noise": 1.0})
+    distilled = copy.deepcopy(learner.model)
+    learner.model.success.threshold.fill_(0.25)
+    distilled.success.threshold.fill_(0.75)
+    threshold = learner.calibrate(distilled)
+    assert float(distilled.success.threshold) == pytest.approx(threshold) != 0.75
+    assert float(learner.model.success.threshold) == 0.25
 
 
 def _grey_error(model: WorldModel) -> float:

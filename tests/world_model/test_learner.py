@@ -66,6 +66,17 @@ def test_loss_that_is_not_finite_leaves_everything_as_it_was() -> None:
         assert torch.equal(value, before[name]), name
 
 
+def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was() -> None:
+    learner = _learner()
+    learner.update()
+    before = {name: value.clone() for name, value in learner.online.state_dict().items()}
+    next(learner.online.next_state.parameters()).register_hook(lambda gradient: gradient * torch.nan)
+    with pytest.raises(DivergenceError, match=r"nan.* at update 1; the last checkpoint is good"):
+        learner.update()
+    for name, value in learner.online.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
 def test_windows_go_on_from_own_predictions_only_when_asked() -> None:
     real = _learner(own_context=0.0)
     walk = real.walks[0]

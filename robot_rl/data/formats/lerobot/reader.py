@@ -180,14 +180,16 @@ def _ending(
 ) -> dict[str, npt.NDArray[np.bool_]]:
     """terminated and truncated, where the dataset says less than we do.
 
-    lerobot's own next.done is either of them; without any, the recording just stopped: truncated.
+    lerobot's own next.done is either of them: terminated where the step is a success. Without any, the
+    recording just stopped: truncated.
     """
     last = np.arange(steps) == steps - 1
     truncated = fields.get("truncated", np.zeros(steps, bool))
     terminated = fields.get("terminated")
     if terminated is None:
         ended = np.zeros(steps, bool) if done is None else done.reshape(-1).astype(bool)
-        terminated = ended & ~truncated
+        terminated = ended & ~truncated & fields.get("success", np.zeros(steps, bool))
+        truncated = truncated | (ended & ~terminated)
     if not (terminated | truncated).any() and "truncated" not in fields:
         truncated = last
     return {"terminated": terminated, "truncated": truncated}
