@@ -1,15 +1,14 @@
-"""Mean, spread and range of every named float array, and normalisation by them."""
+"""Mean, spread and range of every named float array."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from robot_rl.data.episode import Episode
 from robot_rl.data.schema import IMAGE_PREFIX
@@ -17,8 +16,6 @@ from robot_rl.errors import DataError
 
 STD_FLOOR = 1e-3
 """Below this a dimension counts as constant: it is centred, but not scaled."""
-
-Array = TypeVar("Array", npt.NDArray[Any], torch.Tensor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,27 +92,6 @@ class Statistics:
         if not features:
             raise DataError("no episodes to take statistics of; expected at least one")
         return cls(features)
-
-    def normalise(self, name: str, value: Array) -> Array:
-        """(value - mean) / scale for an array or tensor (..., *row shape), in its own dtype."""
-        mean, scale = self._like(name, value)
-        return cast(Array, (value - mean) / scale)
-
-    def denormalise(self, name: str, value: Array) -> Array:
-        """The inverse of `normalise`."""
-        mean, scale = self._like(name, value)
-        return cast(Array, value * scale + mean)
-
-    def _like(self, name: str, value: Array) -> tuple[Any, Any]:
-        if name not in self.features:
-            raise DataError(f"no statistics of {name!r}; there are {', '.join(sorted(self.features))}")
-        feature = self.features[name]
-        if isinstance(value, torch.Tensor):
-            return tuple(  # type: ignore[return-value]
-                torch.as_tensor(part, dtype=value.dtype, device=value.device)
-                for part in (feature.mean, feature.scale)
-            )
-        return feature.mean.astype(value.dtype), feature.scale.astype(value.dtype)
 
     def to_json(self) -> str:
         return json.dumps(

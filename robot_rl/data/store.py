@@ -156,13 +156,8 @@ class EpisodeStore:
             yield
 
 
-def encode_episode(episode: Episode) -> bytes:
-    """An episode as the bytes of a safetensors file."""
-    return b"".join(_encode(episode))
-
-
 def _encode(episode: Episode) -> list[bytes | memoryview]:
-    """The file in parts: its head, then each array where it lies in memory.
+    """An episode's safetensors file in parts: its head, then each array where it lies in memory.
 
     The library would copy all of it (`save`), or leave a temporary file behind a kill (`save_file`).
 

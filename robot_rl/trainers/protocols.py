@@ -35,11 +35,3 @@ class Learner(Protocol):
         """Everything that changes, readable by `torch.load(weights_only=True)`."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-@runtime_checkable
-class SuccessModel(Protocol):
-    """Judges pictures: the learned reward, or the simulator's truth behind the same face."""
-
-    def success_probability(self, images: npt.NDArray[np.uint8], instruction: str) -> npt.NDArray[np.float32]:
-        """Calibrated probability (N,) that `instruction` is fulfilled in `images` (N, H, W, 3)."""

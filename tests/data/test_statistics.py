@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,35 +33,20 @@ def test_pictures_and_flags_are_left_out() -> None:
     assert set(features) == {schema.STATE, "action", "action_requested", "reward", "cost"}
 
 
-def test_normalise_and_back_for_arrays_and_tensors() -> None:
-    e = episode(0, 50)
-    statistics = Statistics.from_episodes([e])
-    state = e.observations[schema.STATE]
-    normal = statistics.normalise(schema.STATE, state)
-    assert normal.dtype == np.float32
-    assert normal.mean(0) == pytest.approx(np.zeros(7), abs=1e-5)
-    assert normal.std(0) == pytest.approx(np.ones(7), abs=1e-5)
-    assert statistics.denormalise(schema.STATE, normal) == pytest.approx(state, abs=1e-5)
-    tensor = statistics.normalise(schema.STATE, torch.from_numpy(state))
-    assert tensor.dtype == torch.float32
-    assert torch.allclose(tensor, torch.from_numpy(normal), atol=1e-6)
-    assert statistics.normalise("reward", e.reward).shape == e.reward.shape
-
-
-def test_a_constant_dimension_does_not_blow_up() -> None:
+def test_a_constant_dimension_is_not_scaled() -> None:
     e = episode(0)
     e.observations[schema.STATE][:, 2] = 0.3
-    statistics = Statistics.from_episodes([e])
-    unseen = e.observations[schema.STATE] + np.float32(0.1)
-    assert statistics.normalise(schema.STATE, unseen)[:, 2] == pytest.approx(np.full(6, 0.1), abs=1e-6)
+    state = Statistics.from_episodes([e]).features[schema.STATE]
+    assert state.scale[2] == 1
+    assert np.array_equal(np.delete(state.scale, 2), np.delete(state.std, 2))
 
 
 def test_json_round_trip_is_exact() -> None:
     statistics = Statistics.from_episodes([episode(0), episode(1)])
     again = Statistics.from_json(statistics.to_json())
     assert again.to_json() == statistics.to_json()
-    state = episode(2).observations[schema.STATE]
-    assert np.array_equal(again.normalise(schema.STATE, state), statistics.normalise(schema.STATE, state))
+    for name, feature in statistics.features.items():
+        assert np.array_equal(again.features[name].scale, feature.scale)
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
@@ -76,8 +60,6 @@ def test_what_cannot_be_measured_is_refused() -> None:
     other.observations[schema.STATE] = other.observations[schema.STATE][:, :3]
     with pytest.raises(DataError, match=r"episode 1: .*shape \(3,\); expected \(7,\)"):
         Statistics.from_episodes([episode(0), other])
-    with pytest.raises(DataError, match=r"no statistics of 'velocity'; there are action"):
-        Statistics.from_episodes([episode(0)]).normalise("velocity", np.zeros(3))
     for text in ("{", "[]", '{"action": {"mean": 1}}'):
         with pytest.raises(DataError, match="statistics cannot be read"):
             Statistics.from_json(text)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robot_rl.data.store import EpisodeStore, encode_episode, read_episode
+from robot_rl.data.store import EpisodeStore, read_episode
 from robot_rl.errors import DataError
 from tests.data.make import episode, fill_disk, kill_while, same
 
@@ -94,17 +94,24 @@ def test_writers_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     assert all(sorted(part) == part for part in ([s for s in seeds if s // 100 == k] for k in range(3)))
 
 
+def written(folder: Path) -> Path:
+    """The file of a small episode in a store at `folder`."""
+    store = EpisodeStore(folder)
+    store.append(episode(1, steps=2, size=2))
+    return store.files[0]
+
+
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_a_changed_byte_is_refused_by_name(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    raw = bytearray(encode_episode(episode(1, steps=2, size=2)))
+    file = written(tmp_path_factory.mktemp("store"))
+    raw = bytearray(file.read_bytes())
     position = data.draw(st.integers(0, len(raw) - 1))
     raw[position] ^= 1 << data.draw(st.integers(0, 7))
-    file = tmp_path_factory.mktemp("store") / "episode-000003.safetensors"
     file.write_bytes(raw)
-    with pytest.raises(DataError, match=r"episode-000003\.safetensors.*restore") as caught:
+    with pytest.raises(DataError, match=r"episode-000000\.safetensors.*restore") as caught:
         read_episode(file)
     assert "\n" not in str(caught.value)
 
@@ -114,10 +121,10 @@ def test_a_changed_byte_is_refused_by_name(
 def test_a_truncated_file_is_refused_by_name(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    raw = encode_episode(episode(1, steps=2, size=2))
-    file = tmp_path_factory.mktemp("store") / "episode-000003.safetensors"
+    file = written(tmp_path_factory.mktemp("store"))
+    raw = file.read_bytes()
     file.write_bytes(raw[: data.draw(st.integers(0, len(raw) - 1))])
-    with pytest.raises(DataError, match=r"episode-000003\.safetensors.*restore"):
+    with pytest.raises(DataError, match=r"episode-000000\.safetensors.*restore"):
         read_episode(file)
 
 
