@@ -27,13 +27,31 @@ P = TypeVar("P", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class BCConfig:
+class DescentConfig:
+    """What `Descent` needs to know."""
+
     updates: int = 3000
     batch: int = 128
     lr: float = 1e-3
+    weight_decay: float = 1e-4
+    ema: float = 0.995
+    """Decay of the averaged weights, which are those to use; 0 for the raw ones."""
+    grad_clip: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}; expected at least 1")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema={self.ema}; expected 0 <= ema < 1")
+
+
+@dataclass(frozen=True)
+class BCConfig(DescentConfig):
+    lr: float = 1e-3
     """At the start; it falls to 0 along a cosine."""
     warmup: int = 100
-    weight_decay: float = 1e-4
     mse_weight: float = 0.0
     """Of the mean's squared error, beside the negative log-likelihood."""
     augmentation: AugmentationConfig = field(default_factory=lambda: AugmentationConfig(shift=4))
@@ -41,28 +59,27 @@ class BCConfig:
     state_noise: float = 0.0
     """Gaussian noise on the state, in standard deviations of the data: for a few episodes only, whose
     states a network would learn by heart."""
-    ema: float = 0.995
-    """Decay of the averaged weights that the policy acts with; 0 for the raw ones."""
-    grad_clip: float = 1.0
     holdout: float = 0.1
     """Share of the episodes kept for the validation loss; at least one if above 0."""
     validate_every: int = 250
     policy: str = "actor"
     """`actor`: the Gaussian or two-hot policy that every stage goes on with. `diffusion`: a diffusion policy,
     for comparison; no later stage takes it over."""
-    seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.policy not in POLICIES:
             raise unknown("bc.policy", self.policy, POLICIES)
-        for name in ("updates", "batch", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"bc.{name}={getattr(self, name)}; expected at least 1")
-        if self.state_noise < 0:
-            raise ConfigError(f"bc.state_noise={self.state_noise}; expected at least 0")
-        for name in ("ema", "holdout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"bc.{name}={getattr(self, name)}; expected 0 <= {name} < 1")
+        if self.validate_every < 1 or self.state_noise < 0:
+            raise ConfigError(
+                f"validate_every={self.validate_every}, state_noise={self.state_noise}; expected at least 1 "
+                "and 0"
+            )
+        if not 0 <= self.holdout < 1:
+            raise ConfigError(f"holdout={self.holdout}; expected 0 <= holdout < 1")
+
+
+C = TypeVar("C", bound=DescentConfig)
 
 
 class Frames:
@@ -85,13 +102,13 @@ class Frames:
         return len(self.action)
 
 
-class Cloner(Generic[P]):
-    """What the cloning of any policy shares: AdamW on raw weights, their running mean, and the state of both.
+class Descent(Generic[P, C]):
+    """AdamW on raw weights, their running mean, and the state of both.
 
     `policy` always holds the averaged weights: the ones to act with and to save. `_raw` is what learns.
     """
 
-    def __init__(self, policy: P, config: BCConfig) -> None:
+    def __init__(self, policy: P, config: C) -> None:
         self.policy, self.config, self.total_updates = policy, config, config.updates
         self._raw = copy.deepcopy(policy)
         self._parameters = list(self._raw.parameters())
@@ -101,21 +118,14 @@ class Cloner(Generic[P]):
         self._generator = torch.Generator().manual_seed(config.seed)
         self._updates = 0
 
-    def _draw(self, frames: Frames, rows: Tensor) -> dict[str, Tensor]:
-        """The observations of `rows` (B,), pictures augmented."""
-        observations = {key: value[rows] for key, value in frames.observations.items()}
-        if schema.IMAGE in observations and self.config.augmentation:
-            observations[schema.IMAGE] = augment_images(
-                observations[schema.IMAGE], self.config.augmentation, self._generator
-            )
-        return observations
+    def _learning_rate(self) -> float:
+        """Of the next update."""
+        return self.config.lr
 
     def _descend(self, loss: Tensor) -> None:
-        """One step down the gradient of `loss`, with linear warm-up and then lr/2 (1 + cos(pi t / T))."""
-        ramp = min(1.0, (self._updates + 1) / max(self.config.warmup, 1))
-        fallen = 0.5 * (1 + math.cos(math.pi * self._updates / self.total_updates))
+        """One step down the gradient of `loss`."""
         for group in self._optimiser.param_groups:
-            group["lr"] = ramp * self.config.lr * fallen
+            group["lr"] = self._learning_rate()
         self._optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self._parameters, self.config.grad_clip)
@@ -140,6 +150,25 @@ class Cloner(Generic[P]):
         self._optimiser.load_state_dict(state["optimiser"])
         self._generator.set_state(state["generator"])
         self._updates = state["updates"]
+
+
+class Cloner(Descent[P, BCConfig]):
+    """What the cloning of any policy shares."""
+
+    def _draw(self, frames: Frames, rows: Tensor) -> dict[str, Tensor]:
+        """The observations of `rows` (B,), pictures augmented."""
+        observations = {key: value[rows] for key, value in frames.observations.items()}
+        if schema.IMAGE in observations and self.config.augmentation:
+            observations[schema.IMAGE] = augment_images(
+                observations[schema.IMAGE], self.config.augmentation, self._generator
+            )
+        return observations
+
+    def _learning_rate(self) -> float:
+        """Linear warm-up times lr/2 (1 + cos(pi t / T))."""
+        ramp = min(1.0, (self._updates + 1) / max(self.config.warmup, 1))
+        fallen = 0.5 * (1 + math.cos(math.pi * self._updates / self.total_updates))
+        return ramp * self.config.lr * fallen
 
 
 class BCLearner(Cloner[ActorPolicy]):

@@ -3,53 +3,37 @@
 VPT (Baker et al., arXiv 2206.11795) and SS-ORL (Zheng et al., arXiv 2210.06518): train on the labelled part,
 label the action-free trajectories, then learn from all of them. B batch, F features, A action dimensions.
 
-An action-free episode says so: its metadata's `extra` has `ACTION_FREE: True`, and its actions are zeros
-that mean nothing. What was labelled has `ACTION_FREE: False` and `LABELLED_BY: "inverse_dynamics"`.
+An action-free episode says so (`Episode.action_free`). What was labelled has `ACTION_FREE: False` and
+`LABELLED_BY: "inverse_dynamics"` in its metadata's `extra`.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from robot_rl.agents.bc import Frames
+from robot_rl.agents.bc import Descent, DescentConfig, Frames
 from robot_rl.agents.distributions import ActionDistribution
-from robot_rl.agents.networks import move_towards
 from robot_rl.agents.policy import ActorPolicy, PolicyConfig
 from robot_rl.data import Episode, schema
 from robot_rl.data.augmentation import shift_images
+from robot_rl.data.episode import ACTION_FREE
 from robot_rl.data.statistics import Statistics
-from robot_rl.errors import ConfigError, DataError
+from robot_rl.errors import DataError
 
-ACTION_FREE = "action_free"
 LABELLED_BY = "actions_labelled_by"
 
 
 @dataclass(frozen=True)
-class InverseDynamicsConfig:
+class InverseDynamicsConfig(DescentConfig):
     updates: int = 2000
-    batch: int = 128
-    lr: float = 1e-3
-    weight_decay: float = 1e-4
     shift: int = 4
     """Random shift of pictures in pixels, the same for both of a pair."""
-    ema: float = 0.995
-    grad_clip: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("updates", "batch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"inverse_dynamics.{name}={getattr(self, name)}; expected at least 1")
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"inverse_dynamics.ema={self.ema}; expected 0 <= ema < 1")
 
 
 class InverseDynamics(torch.nn.Module):
@@ -85,20 +69,13 @@ class InverseDynamics(torch.nn.Module):
         )
 
 
-def is_action_free(episode: Episode) -> bool:
-    """Whether the episode's actions mean nothing."""
-    return bool(episode.metadata.extra.get(ACTION_FREE, False))
-
-
 def label_actions(model: InverseDynamics, episodes: Sequence[Episode]) -> list[Episode]:
     """`episodes`, with actions in those that were free of them; the others are passed through."""
-    return [model.label(episode) if is_action_free(episode) else episode for episode in episodes]
+    return [model.label(episode) if episode.action_free else episode for episode in episodes]
 
 
-class InverseDynamicsLearner:
+class InverseDynamicsLearner(Descent[InverseDynamics, InverseDynamicsConfig]):
     """Maximises log p(a | o, o') on the labelled episodes. A `trainers.protocols.Learner`.
-
-    `model` always holds the averaged weights: the ones to label with.
 
     Raises:
         DataError: no labelled episodes, or one lacks what the model reads.
@@ -107,21 +84,13 @@ class InverseDynamicsLearner:
     def __init__(
         self, model: InverseDynamics, episodes: Sequence[Episode], config: InverseDynamicsConfig
     ) -> None:
-        labelled = [episode for episode in episodes if not is_action_free(episode)]
+        labelled = [episode for episode in episodes if not episode.action_free]
         if not labelled:
             raise DataError(
                 f"none of {len(episodes)} episodes has actions; expected some that are not {ACTION_FREE!r}"
             )
-        self.model, self.config = model, config
-        self.total_updates = config.updates
+        super().__init__(model, config)
         self.frames = Frames(labelled, model.eye, following=True)
-        self._raw = copy.deepcopy(model)
-        self._parameters = list(self._raw.parameters())
-        self._optimiser = torch.optim.AdamW(
-            self._parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True
-        )
-        self._generator = torch.Generator().manual_seed(config.seed)
-        self._updates = 0
 
     def update(self) -> dict[str, float]:
         """One gradient step of -log p(a | o, o')."""
@@ -140,27 +109,5 @@ class InverseDynamicsLearner:
         action = self.frames.action[rows].to(features.device)
         distribution = self._raw(features, next_features)
         loss = -distribution.log_prob(action).mean()
-        self._optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, config.grad_clip)
-        self._optimiser.step()
-        self._updates += 1
-        decay = min(config.ema, self._updates / (self._updates + 10)) if config.ema else 0.0
-        move_towards(self.model, self._raw, 1 - decay)
+        self._descend(loss)
         return {"nll": loss.item(), "mse": (distribution.mean - action).square().mean().item()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "raw": self._raw.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "generator": self._generator.get_state(),
-            "updates": self._updates,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self._raw.load_state_dict(state["raw"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self._generator.set_state(state["generator"])
-        self._updates = state["updates"]

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
 from robot_rl.agents.inverse_dynamics import (
-    ACTION_FREE,
     InverseDynamics,
     InverseDynamicsConfig,
     InverseDynamicsLearner,
-    is_action_free,
     label_actions,
 )
 from robot_rl.agents.policy import PolicyConfig
 from robot_rl.cli.progress import TerminalProgress
 from robot_rl.cli.verbs import whole_number
 from robot_rl.data import Episode, schema
+from robot_rl.data.episode import ACTION_FREE
 from robot_rl.data.formats import open_dataset
 from robot_rl.data.statistics import Statistics
 from robot_rl.data.store import EpisodeStore
@@ -31,11 +31,12 @@ def label(arguments: dict[str, str], overrides: list[str]) -> int:
 
     Raises:
         DataError: nothing to label, nothing to learn from, or `out` is in use.
+        ConfigError: a call with other arguments was interrupted on its way to the same `out`.
     """
     episodes = open_dataset(arguments["dataset"])
     if "action_free" in arguments:
         episodes += [_without_actions(episode) for episode in open_dataset(arguments["action_free"])]
-    known = [episode for episode in episodes if not is_action_free(episode)]
+    known = [episode for episode in episodes if not episode.action_free]
     if len(known) == len(episodes):
         raise DataError(
             "every episode has its actions: mark those without by "
@@ -65,7 +66,8 @@ def label(arguments: dict[str, str], overrides: list[str]) -> int:
     )
     learner = InverseDynamicsLearner(model, episodes, config)
     folder = out.with_name(out.name + ".training")  # where Ctrl-C leaves the state, and a second call resumes
-    run = Run(folder) if folder.exists() else Run.create(folder, "{}", command_line())
+    call = json.dumps({"arguments": arguments, "inverse_dynamics": dataclasses.asdict(config)}, indent=2)
+    run = Run.again(folder, call, command_line(), "remove it, or choose another out=")  # JSON is YAML
     train(learner, run, "inverse_dynamics", progress=TerminalProgress())
     run.close()
     EpisodeStore(out, create=True).extend(label_actions(model, episodes))

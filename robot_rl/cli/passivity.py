@@ -134,12 +134,7 @@ def cell(out: Path, variant: str, seed: int, config: PassivityStudyConfig, progr
     settings = dataclasses.asdict(config) | {"variant": variant, "seed": seed}
     del settings["seeds"]  # others may be added later
     text = json.dumps(settings, indent=2)
-    if (path / "run.json").exists():
-        run = Run(path)
-        if (path / "config.yaml").read_text() != text:
-            raise ConfigError(f"{path} was made with other settings: choose another out=, or delete it")
-    else:
-        run = Run.create(path, text, command_line())  # JSON is YAML
+    run = Run.again(path, text, command_line(), "remove it, or choose another out=")  # JSON is YAML
     if not run.done("online"):
         _train(run, variant, seed, config, progress)
     if not (path / "evaluation.json").exists():
@@ -192,7 +187,7 @@ def _train(run: Run, variant: str, seed: int, config: PassivityStudyConfig, prog
         )
         spent = train(learner, run, "online", None, progress)
         policy.save(run.stage_dir("online") / "policy", {"task": TASK})
-        run.mark_done("online", {"time_s": spent} | learner.interventions())
+        run.mark_done("online", {"time_s": spent} | learner.interventions(), fitted=("bc",))
     finally:
         env.close()
 

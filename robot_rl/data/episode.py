@@ -28,6 +28,10 @@ STEP_DTYPES: dict[str, type[np.generic]] = {
 }
 
 
+ACTION_FREE = "action_free"
+"""In the metadata's `extra`: true where the episode's actions are zeros that mean nothing."""
+
+
 @dataclass(frozen=True)
 class EpisodeMetadata:
     """What an episode is of, and where it came from."""
@@ -126,6 +130,11 @@ class Episode:
     def succeeded(self) -> bool:
         """Whether any step was a success by the recorder's ground truth."""
         return bool(self.success.any())
+
+    @property
+    def action_free(self) -> bool:
+        """Whether the actions mean nothing."""
+        return bool(self.metadata.extra.get(ACTION_FREE, False))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Every array by its schema name, observations included."""

@@ -22,7 +22,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from robot_rl.data.artifact import atomic_write
+from robot_rl.data.artifact import atomic_write, explain_write_errors
 from robot_rl.errors import ConfigError, DataError, MissingExtraError
 
 VERSIONED = ("robot-rl", "torch", "numpy", "mujoco", "gymnasium", "diffusers", "open_clip_torch", "metaworld")
@@ -98,10 +98,17 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, config_yaml: str, command: list[str]) -> Run:
-        """Make the directory and write down what was asked for."""
-        if path.exists() and any(path.iterdir()):
-            raise ConfigError(f"{path} exists and is not empty: choose another run=, or resume={path}")
-        path.mkdir(parents=True, exist_ok=True)
+        """Make the directory and write down what was asked for.
+
+        Raises:
+            ConfigError: `path` is in use. DataError: it cannot be made.
+        """
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"{path} is no directory: choose another run=")
+        with explain_write_errors(path):
+            if path.exists() and any(path.iterdir()):
+                raise ConfigError(f"{path} exists and is not empty: choose another run=, or resume={path}")
+            path.mkdir(parents=True, exist_ok=True)
         atomic_write(path / "config.yaml", config_yaml.encode())
         record = {
             "command": command,
@@ -112,6 +119,23 @@ class Run:
         }
         atomic_write(path / "run.json", json.dumps(record, indent=2).encode())
         return cls(path)
+
+    @classmethod
+    def again(cls, path: Path, config_yaml: str, command: list[str], remedy: str) -> Run:
+        """The run at `path`: a new one, or one made before with the same configuration.
+
+        Args:
+            remedy: what to do about one that was made with another.
+
+        Raises:
+            ConfigError: there is one with another configuration, or `path` is otherwise in use.
+        """
+        if not (path / "run.json").exists():
+            return cls.create(path, config_yaml, command)
+        run = cls(path)
+        if (path / "config.yaml").read_text() != config_yaml:
+            raise ConfigError(f"{path} was made with other settings: {remedy}")
+        return run
 
     def stage_dir(self, stage: str) -> Path:
         folder = self.path / "stages" / stage
@@ -133,11 +157,11 @@ class Run:
         file = self.path / "stages" / stage / "done.json"
         return json.loads(file.read_text()) if file.exists() else None
 
-    def mark_done(self, stage: str, result: Mapping[str, Any]) -> None:
-        """Record a stage's result and drop its training state, in that order."""
-        folder = self.stage_dir(stage)
-        atomic_write(folder / "done.json", json.dumps(result, indent=2).encode())
-        (folder / "state.pt").unlink(missing_ok=True)
+    def mark_done(self, stage: str, result: Mapping[str, Any], fitted: Iterable[str] = ()) -> None:
+        """Record a stage's result, then drop its training state and that of all else that it `fitted`."""
+        atomic_write(self.stage_dir(stage) / "done.json", json.dumps(result, indent=2).encode())
+        for name in {stage, *fitted}:
+            (self.path / "stages" / name / "state.pt").unlink(missing_ok=True)
 
     # ---- training state
 
@@ -173,17 +197,24 @@ class Run:
     # ---- logging
 
     def mirror_to_wandb(self, project: str, config: Mapping[str, Any]) -> None:
-        """From now on log to Weights & Biases as well.
+        """From now on log to Weights & Biases as well; a resumed run goes on with its own there.
 
         Raises:
             MissingExtraError: wandb is not installed.
         """
+        if self._wandb is not None:
+            return
         try:
             wandb = importlib.import_module("wandb")
         except ModuleNotFoundError as error:
             raise MissingExtraError("wandb", "wandb") from error
         self._wandb = wandb.init(
-            project=project, name=self.path.name, dir=str(self.path), config=dict(config), resume="allow"
+            project=project,
+            id=self.path.name,
+            name=self.path.name,
+            dir=str(self.path),
+            config=dict(config),
+            resume="allow",
         )
 
     def log(self, stage: str, update: int, metrics: Mapping[str, float], time_s: float) -> None:

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 
 from robot_rl.agents.inverse_dynamics import (
-    ACTION_FREE,
     LABELLED_BY,
     InverseDynamics,
     InverseDynamicsConfig,
     InverseDynamicsLearner,
-    is_action_free,
     label_actions,
 )
 from robot_rl.agents.policy import PolicyConfig
 from robot_rl.data import Episode, schema
+from robot_rl.data.episode import ACTION_FREE
 from robot_rl.errors import ConfigError, DataError
 from tests.agents.toys import metadata
 
@@ -52,7 +51,7 @@ def test_hidden_actions_are_found_again() -> None:
     assert error < 0.1
     assert found[-1] is labelled[0]
     for episode, before in zip(found, hidden, strict=False):
-        assert not is_action_free(episode)
+        assert not episode.action_free
         assert episode.metadata.extra[LABELLED_BY] == "inverse_dynamics"
         assert episode.metadata.extra["note"] == "kept"
         assert np.array_equal(episode.action, episode.action_requested)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,6 +120,36 @@ def test_a_directory_in_use_is_refused(run: Run) -> None:
         Run.create(run.path, "", [])
 
 
+def test_a_place_that_cannot_be_a_directory_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(ConfigError, match="file is no directory"):
+        Run.create(file, "", [])
+    with pytest.raises(DataError, match=r"cannot write .*file/below"):
+        Run.create(file / "below", "", [])
+
+
+def test_a_run_is_opened_again_with_the_same_configuration_alone(run: Run) -> None:
+    assert Run.again(run.path, "seed: 0\n", [], "remove it").path == run.path
+    with pytest.raises(ConfigError, match="other settings: remove it"):
+        Run.again(run.path, "seed: 1\n", [], "remove it")
+
+
+def test_a_resumed_run_goes_on_with_its_own_at_weights_and_biases(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def init(**words: Any) -> object:
+        asked.append(words)
+        return object()
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    for each in (run, run, Run(run.path)):
+        each.mirror_to_wandb("project", {})
+    assert [(words["id"], words["resume"]) for words in asked] == [("run", "allow")] * 2
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a run directory"):
         Run(tmp_path)
@@ -125,7 +157,9 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_done_drops_the_training_state(run: Run) -> None:
     train(Walk(), run, "walk", EVERY_UPDATE)
-    run.mark_done("walk", {"metrics": {}})
+    train(Walk(), run, "walk_again", EVERY_UPDATE)
+    run.mark_done("walk", {"metrics": {}}, fitted=("walk", "walk_again"))
     assert run.load_state("walk") is None
+    assert run.load_state("walk_again") is None
     assert run.done("walk") == {"metrics": {}}
     assert run.done("other") is None
