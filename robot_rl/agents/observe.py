@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -26,6 +28,11 @@ def recorded_features(policy: ActorPolicy, episode: Episode, raw: bool = False) 
     if raw:
         return policy.observations(episode)
     return {"features": policy.encode(episode).cpu()}
+
+
+def imitable(episode: Episode) -> dict[str, npt.NDArray[np.float32]]:
+    """A buffer's column `clone` (T,): 1 in an episode that ended in success, which a BC term may imitate."""
+    return {"clone": np.full(len(episode), float(episode.terminated.any()), np.float32)}
 
 
 def encoded(

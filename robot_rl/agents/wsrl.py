@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from robot_rl.agents.networks import move_towards
+from robot_rl.agents.observe import imitable
 from robot_rl.agents.policy import ActorPolicy, PolicyRunner
 from robot_rl.agents.sac import SAC, SACConfig
 from robot_rl.data import Episode
@@ -83,10 +81,6 @@ class WSRL:
         """The exploring policy as it is now."""
         return PolicyRunner(self.policy, deterministic=False, seed=self.config.seed)
 
-    def act(self, features: Tensor) -> Tensor:
-        """Exploring actions (B, A) in [-1, 1] for features (B, F)."""
-        return self.policy.act_from_features(features, self.agent.generator)
-
     def add_episode(self, episode: Episode) -> None:
         """Keep an episode's executed actions and rewards, and what the agent learns to see from.
 
@@ -101,11 +95,8 @@ class WSRL:
             self._demonstrated += int(episode.is_intervention.sum())
 
     def extras(self, episode: Episode) -> dict[str, Any]:
-        """What else a batch holds of an episode, name -> (T,).
-
-        `clone` marks the episodes that ended in success, which a BC term may imitate.
-        """
-        return {"clone": np.full(len(episode), float(episode.terminated.any()), np.float32)}
+        """What else a batch holds of an episode, name -> (T,)."""
+        return imitable(episode)
 
     def learn(self, updates: int) -> dict[str, float]:
         """`updates` critic steps on the own buffer, mixed with the offline one; none in the warm-up."""

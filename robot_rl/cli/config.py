@@ -95,7 +95,8 @@ def resolve(overrides: list[str]) -> DictConfig:
     """Compose configs/config.yaml with overrides.
 
     Raises:
-        ConfigError: an unknown key, group option or an unreadable override, with the nearest valid ones.
+        ConfigError: an unknown key, group option or an unreadable override, with the nearest valid ones; a
+            seed or a number of threads that is none.
     """
     ConfigStore.instance().store(name="sections", node=_defaults())
     translated = [part for override in overrides for part in _named_task(override)]
@@ -116,6 +117,9 @@ def resolve(overrides: list[str]) -> DictConfig:
                 if key not in valid and key not in known:
                     raise unknown("key", key, [*valid, *known]) from error
             raise ConfigError(str(error).splitlines()[0]) from error
+    for key in ("seed", "threads"):
+        if type(config[key]) is not int or config[key] < 0:  # a bool is an int too
+            raise ConfigError(f"{key}={config[key]!r}; expected a whole number of at least 0")
     family, _, short = str(config.task.name).partition("/")
     if config.task.demo_noise is None and family == "widowx" and short in TASKS:
         config.task.demo_noise = TASKS[short].demo_noise
@@ -143,8 +147,14 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             raise unknown(where, str(value), map(str, arguments))
         return value
     if origin is tuple:
-        inner = arguments[0] if arguments[-1:] == (Ellipsis,) else None
-        return tuple(_convert(inner or arguments[i], item, where) for i, item in enumerate(value))
+        any_length = arguments[-1] is Ellipsis
+        if not isinstance(value, (list, tuple)) or not (any_length or len(value) == len(arguments)):
+            size = "" if any_length else f" of {len(arguments)}"
+            raise ConfigError(f"{where}={value!r}; expected a list{size}")
+        kinds = arguments[:1] * len(value) if any_length else arguments
+        return tuple(_convert(each, item, where) for each, item in zip(kinds, value, strict=True))
+    if origin is dict and not isinstance(value, Mapping):
+        raise ConfigError(f"{where}={value!r}; expected keys and values")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(kind, type) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
@@ -154,6 +164,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
 
 def build(cls: type[T], node: Mapping[str, Any], where: str) -> T:
     """A validated dataclass from a part of the tree. `where` is its dotted place, for errors."""
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"{where}={node!r}; expected its keys and values, such as {where}.KEY=VALUE")
     hints = typing.get_type_hints(cls)
     plain: dict[str, Any] = OmegaConf.to_container(node) if isinstance(node, DictConfig) else dict(node)  # type: ignore[assignment]
     for key in plain:

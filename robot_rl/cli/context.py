@@ -22,7 +22,7 @@ from robot_rl.cli.simulation import Simulation, backward_task, counting
 from robot_rl.data.episode import Episode
 from robot_rl.data.formats import open_dataset
 from robot_rl.data.store import EpisodeStore
-from robot_rl.errors import ConfigError, unknown
+from robot_rl.errors import ConfigError, DataError, unknown
 from robot_rl.safety import GuardedVectorEnv
 from robot_rl.trainers.evaluate import Evaluation, evaluate
 from robot_rl.trainers.loop import LoopConfig, Progress, train
@@ -46,6 +46,8 @@ class Context:
     """Recorded episodes that take the place of simulated demonstrations; nothing is then simulated."""
     group: Group = field(default_factory=Group)
     """The processes that train the world model together."""
+    trained_before_s: dict[str, float] = field(default_factory=dict)
+    """What was fitted in this process, by name, and the seconds that earlier ones trained it."""
 
     @classmethod
     def open(cls, arguments: Mapping[str, str], overrides: list[str]) -> Context:
@@ -53,6 +55,7 @@ class Context:
 
         Raises:
             ConfigError: overrides beside resume=, or a directory that is in use.
+            DataError: the dataset is missing or damaged, or holds episodes without actions.
         """
         if "resume" in arguments:
             if overrides or "run" in arguments:
@@ -60,30 +63,21 @@ class Context:
                 raise ConfigError(f"resume= goes on with the run's own configuration; remove {extra}")
             run = Run(Path(arguments["resume"]))
             config = run_config(run)
+            dataset = _dataset(config)
         else:
             if "dataset" in arguments and not any(text.startswith("agent=") for text in overrides):
                 overrides = ["agent=recorded", *overrides]  # nothing but the recording: less to learn from
             config = resolve(overrides)
             config.dataset = arguments.get("dataset")
-            if config.dataset:
-                open_datasets(config.dataset)  # refuse it before a directory is made
+            _validate(config)
+            dataset = _dataset(config)  # refused before a directory is made
             slug = config.task.name.replace("/", "_")
             default = Path(config.runs) / f"{time.strftime('%Y%m%d-%H%M%S')}_{slug}_{config.preset_name}"
             path = Path(arguments.get("run", default))
-            if (path / "run.json").exists():
-                run = Run(path)
-                if OmegaConf.to_yaml(config) != (path / "config.yaml").read_text():
-                    raise ConfigError(
-                        f"{path} was made with another configuration: go on with resume={path}, "
-                        "or choose another run="
-                    )
-            else:
-                _validate(config)
-                run = Run.create(path, OmegaConf.to_yaml(config), command_line())
+            remedy = f"go on with resume={path}, or choose another run="
+            run = Run.again(path, OmegaConf.to_yaml(config), command_line(), remedy)
         torch.set_num_threads(config.threads or torch.get_num_threads())
-        if config.wandb:
-            run.mirror_to_wandb(config.wandb, OmegaConf.to_container(config))  # type: ignore[arg-type]
-        return cls(config, run, dataset=open_datasets(config.dataset) if config.dataset else None)
+        return cls(config, run, dataset=dataset)
 
     def section(self, name: str, kind: type[T]) -> T:
         """A validated dataclass from the config's section `name`."""
@@ -108,7 +102,16 @@ class Context:
 
     @cached_property
     def simulation(self) -> Simulation:
-        """The simulator of this run's task."""
+        """The simulator of this run's task.
+
+        Raises:
+            ConfigError: the run learns from recorded episodes, of which no simulator is known.
+        """
+        if self.dataset is not None:
+            raise ConfigError(
+                f"{self.run.path} learns from dataset={self.config.dataset}, which nothing simulates: "
+                "what needs a simulator needs a run without dataset="
+            )
         return Simulation(self.config)
 
     @cached_property
@@ -118,14 +121,21 @@ class Context:
             return (self.simulation,)
         return self.simulation, Simulation(self.config, backward_task(self.config))
 
+    def mirror(self) -> None:
+        """Log to Weights & Biases as well, if the configuration asks for it."""
+        if self.config.wandb:
+            self.run.mirror_to_wandb(self.config.wandb, OmegaConf.to_container(self.config))  # type: ignore[arg-type]
+
     def fit(self, stage: str, learner: Learner) -> None:
         """Train `learner` in the run's one loop."""
-        train(learner, self.run, stage, self.section("loop", LoopConfig), self.progress)
+        started = time.monotonic()
+        spent = train(learner, self.run, stage, self.section("loop", LoopConfig), self.progress)
+        self.trained_before_s[stage] = max(0.0, spent - (time.monotonic() - started))
 
     def policy_metadata(self, episode: Episode) -> dict[str, Any]:
         """What a policy checkpoint says of the episodes that it was trained on."""
         facts = episode.metadata
-        pair = {"pair": self.simulations[1].task} if len(self.simulations) > 1 else {}
+        pair = {"pair": backward_task(self.config)} if self.section("task", TaskConfig).pair else {}
         return pair | {
             "task": facts.task,
             "instruction": facts.instruction,
@@ -226,6 +236,23 @@ def open_datasets(spec: str) -> list[Episode]:
     if "+" not in spec or Path(spec.partition(":")[2] or spec).exists():
         return open_dataset(spec)
     return [episode for part in spec.split("+") for episode in open_dataset(part)]
+
+
+def _dataset(config: DictConfig) -> list[Episode] | None:
+    """The recorded episodes that `config` names.
+
+    Raises:
+        DataError: missing or damaged, or there are episodes whose actions mean nothing.
+    """
+    if not config.dataset:
+        return None
+    episodes = open_datasets(config.dataset)
+    if free := sum(episode.action_free for episode in episodes):
+        raise DataError(
+            f"{free} of {len(episodes)} episodes of {config.dataset} have no actions; label them first: "
+            "robot-rl label-actions"
+        )
+    return episodes
 
 
 def _validate(config: DictConfig) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from robot_rl.agents.policy import ActorPolicy, PolicyRunner
-from robot_rl.cli.config import run_config
 from robot_rl.cli.context import Context
 from robot_rl.cli.imagination import load_model, world_model_episodes
 from robot_rl.cli.recordings import demos, rollouts
@@ -23,7 +22,6 @@ from robot_rl.data.episode import Episode
 from robot_rl.errors import DataError
 from robot_rl.trainers.evaluate import evaluate
 from robot_rl.trainers.rollout import EpisodeOrigin
-from robot_rl.trainers.run import Run
 from robot_rl.trainers.statistics import wilson
 from world_model import WorldModel, WorldModelEnv, WorldModelEnvConfig
 from world_model.metrics import evaluate_world_model, replay
@@ -36,8 +34,7 @@ LEAST_CHECKPOINTS = 3
 
 def examine(arguments: dict[str, str], overrides: list[str]) -> int:
     """Drift, action sensitivity, honesty, and imagined beside simulated success."""
-    run = Run(Path(arguments["run"]))
-    context = Context(run_config(run), run)
+    context = Context.open({"resume": arguments["run"]}, [])
     model = load_model(context)
     episodes = whole_number(arguments, "episodes", 200)
     _, test = world_model_episodes(context)

@@ -10,7 +10,15 @@ from gymnasium.vector import VectorEnv
 from reward_vlm import SuccessClassifier
 from robot_rl.agents.policy import ActorPolicy, PolicyConfig, PolicyRunner
 from robot_rl.cli.context import Context
-from robot_rl.cli.recordings import demos, held_back, load_policy, policy_path, rollouts
+from robot_rl.cli.recordings import (
+    REAL_SHARE,
+    demos,
+    held_back,
+    load_policy,
+    policy_path,
+    rollouts,
+    step_shapes,
+)
 from robot_rl.cli.sections import ImaginationConfig, TaskConfig
 from robot_rl.data import schema
 from robot_rl.data.episode import Episode
@@ -24,14 +32,18 @@ from world_model.parallel import Group
 from world_model.pictures import side_by_side
 
 Metrics = dict[str, float]
-REAL_SHARE = 0.2
-"""Of a dataset's episodes, those kept back to judge on."""
 
 
 def world_model_episodes(context: Context) -> tuple[list[Episode], list[Episode]]:
-    """What the world model learns from, and what it is judged on."""
+    """What the world model learns from, and what it is judged on.
+
+    Raises:
+        DataError: fewer than two episodes, or they are not alike.
+    """
     share = 0.1 if context.dataset is None else REAL_SHARE
-    return held_back([*demos(context), *rollouts(context)], share, context.seed)
+    episodes = [*demos(context), *rollouts(context)]
+    step_shapes(episodes)
+    return held_back(episodes, share, context.seed)
 
 
 def world_model_learner(

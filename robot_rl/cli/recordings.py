@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,17 @@ from robot_rl.cli.context import Context
 from robot_rl.cli.sections import CollectConfig, TaskConfig
 from robot_rl.cli.simulation import arms, is_widowx
 from robot_rl.data import schema
+from robot_rl.data.artifact import peek_artifact
 from robot_rl.data.episode import Episode
 from robot_rl.data.store import EpisodeStore
+from robot_rl.errors import DataError
 from robot_rl.safety import GuardedVectorEnv
 from robot_rl.trainers.protocols import Policy
 from sim import ExpertPolicy, RandomPolicy
 from sim.experts import RandomConfig
+
+REAL_SHARE = 0.2
+"""Of a dataset's episodes, those kept back to judge on."""
 
 
 def policy_path(context: Context, stage: str) -> Path:
@@ -39,8 +43,8 @@ def load_runner(path: str, expect: Mapping[str, Any] | None) -> Policy:
     Raises:
         DataError: missing, damaged, or other than expected.
     """
-    manifest = Path(path) / "manifest.json"
-    if manifest.exists() and json.loads(manifest.read_text()).get("kind") == DIFFUSION:
+    kind, _ = peek_artifact(path)
+    if kind == DIFFUSION:
         return DiffusionRunner(DiffusionPolicy.load(path, expect))
     return PolicyRunner(ActorPolicy.load(path, expect))
 
@@ -161,8 +165,41 @@ def keep_practice(context: Context, everything: bool) -> Callable[[Episode], Non
     return keep
 
 
+def step_shapes(episodes: Sequence[Episode]) -> dict[str, tuple[int, ...]]:
+    """Of one step's state (S,), picture (H, W, 3) and action (A,), alike in every episode.
+
+    Raises:
+        DataError: an episode lacks the picture, or differs from the first.
+    """
+    wanted: dict[str, tuple[int, ...]] = {}
+    for number, episode in enumerate(episodes):
+        arrays = episode.arrays()
+        if schema.IMAGE not in arrays:
+            raise DataError(
+                f"episode {number} lacks {schema.IMAGE!r}; expected it in every episode, found "
+                f"{', '.join(sorted(episode.observations))}"
+            )
+        found = {name: arrays[name].shape[1:] for name in (schema.STATE, schema.IMAGE, "action")}
+        wanted = wanted or found
+        for name, shape in found.items():
+            if shape != wanted[name]:
+                raise DataError(
+                    f"episode {number} has {name!r} of shape {shape} a step; expected {wanted[name]}, as "
+                    "episode 0 has: use episodes of one robot, camera and resolution"
+                )
+    return wanted
+
+
 def held_back(episodes: Sequence[Episode], share: float, seed: int) -> tuple[list[Episode], list[Episode]]:
-    """(train, test), split by episode."""
+    """(train, test), split by episode; neither is empty.
+
+    Raises:
+        DataError: fewer than two episodes.
+    """
+    if len(episodes) < 2:
+        raise DataError(
+            f"{len(episodes)} episodes to learn from and to judge on; expected at least 2: collect more"
+        )
     order = np.random.default_rng([seed, 7]).permutation(len(episodes))
-    count = max(1, round(share * len(episodes)))
+    count = min(max(1, round(share * len(episodes))), len(episodes) - 1)
     return [episodes[i] for i in order[count:]], [episodes[i] for i in order[:count]]

@@ -167,7 +167,7 @@ class OfflineConfig:
 
     Attributes:
         learner: Cal-QL; its `sac`, `updates`, `batch` and `critic_only` hold for every algorithm.
-        replay: the labelled transitions.
+        replay: the labelled transitions, all of which it must hold.
         trajectory_weighting: temperature at which better trajectories are drawn more often than others
             (`robot_rl.data.measures.trajectory_weights`; the paper's .1); 0 draws all alike.
         imagined: share of each batch that comes from imagined episodes of the refined policy.
@@ -175,7 +175,7 @@ class OfflineConfig:
     """
 
     learner: CalQLConfig = field(default_factory=CalQLConfig)
-    replay: ReplayConfig = field(default_factory=lambda: ReplayConfig(capacity=50_000))
+    replay: ReplayConfig = field(default_factory=lambda: ReplayConfig(capacity=100_000))
     trajectory_weighting: float = 0.0
     imagined: float = 0.0
     imagined_episodes: int = 128

@@ -28,13 +28,14 @@ from reward_vlm.evaluation import judge_episodes
 from robot_rl.agents.algorithms import AlgorithmConfig, make_agent, make_online, prepared
 from robot_rl.agents.bc import BCConfig, BCLearner, baselines, evaluate_mse
 from robot_rl.agents.diffusion_policy import DiffusionBCLearner, DiffusionPolicy, DiffusionPolicyConfig
-from robot_rl.agents.observe import recorded_features
+from robot_rl.agents.observe import imitable, recorded_features
 from robot_rl.agents.offline import OfflineLearner, OfflineTraining
 from robot_rl.agents.policy import ActorPolicy, PolicyConfig, PolicyRunner
 from robot_rl.cli.context import Context
 from robot_rl.cli.imagination import fit_refine, fit_world_model, imagined_env
 from robot_rl.cli.practice import at_practice
 from robot_rl.cli.recordings import (
+    REAL_SHARE,
     demos,
     held_back,
     load_policy,
@@ -43,6 +44,7 @@ from robot_rl.cli.recordings import (
     policy_path,
     refined_rollouts,
     rollouts,
+    step_shapes,
 )
 from robot_rl.cli.sections import (
     EvaluationConfig,
@@ -61,8 +63,6 @@ from robot_rl.errors import ConfigError
 from robot_rl.trainers.rollout import rollout
 
 Metrics = dict[str, float]
-REAL_SHARE = 0.2
-"""Of a dataset's episodes, those kept back to judge on."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,22 @@ class Stage:
 
 
 def fit_bc(context: Context) -> Metrics:
-    """Clone the demonstrations: picture and proprioception to action."""
+    """Clone the demonstrations: picture and proprioception to action.
+
+    Raises:
+        DataError: fewer than two episodes, or they are not alike.
+    """
     episodes = demos(context)
+    shapes = step_shapes(episodes)
     test: list[Episode] = []
     if context.dataset is not None:  # no simulator to judge it: keep some back
         episodes, test = held_back(episodes, REAL_SHARE, context.seed)
     first = episodes[0]
-    _, height, width, _ = first.observations[schema.IMAGE].shape
+    height, width, _ = shapes[schema.IMAGE]
     config = dataclasses.replace(
         context.section("policy", PolicyConfig),
-        state_dim=first.observations[schema.STATE].shape[1],
-        action_dim=first.action.shape[1],
+        state_dim=shapes[schema.STATE][0],
+        action_dim=shapes["action"][0],
         image_shape=(height, width),
         instruction=first.metadata.instruction,
         seed=context.seed,
@@ -168,13 +173,21 @@ def labelled_buffer(
     config: ReplayConfig,
     rewards: RewardWrapperConfig,
 ) -> tuple[ReplayBuffer, list[Episode]]:
-    """Transitions with the judge's rewards and ends, and of the pictures what the agent learns from."""
-    buffer = ReplayBuffer(config)
+    """Transitions with the judge's rewards and ends, and of the pictures what the agent learns from.
+
+    Raises:
+        ConfigError: they are more than the buffer holds: the demonstrations would be overwritten first.
+    """
     labelled = [relabel(episode, judge, rewards) for episode in episodes]
+    if (transitions := sum(map(len, labelled))) > config.capacity:
+        raise ConfigError(
+            f"replay.capacity={config.capacity} for {transitions} recorded transitions; expected at least as "
+            "many: set offline.replay.capacity and online.agent.replay.capacity in a new run"
+        )
+    buffer = ReplayBuffer(config)
     for judged in labelled:
-        clone = np.full(len(judged), float(judged.terminated.any()), np.float32)
         buffer.add_episode(
-            observe(judged), judged.action, judged.reward, judged.terminated, extras={"clone": clone}
+            observe(judged), judged.action, judged.reward, judged.terminated, extras=imitable(judged)
         )
     return buffer, labelled
 
@@ -259,6 +272,8 @@ STAGES: dict[str, Stage] = {
 def run_stage(context: Context, stage: Stage) -> dict[str, Any]:
     """Fit, judge on the held-out seeds, write down; at once, if the run already holds the result.
 
+    Its times include those that it trained before it was resumed.
+
     Raises:
         ConfigError: a stage that it needs is not done in this run.
     """
@@ -271,9 +286,12 @@ def run_stage(context: Context, stage: Stage) -> dict[str, Any]:
                     f"stage {stage.name} needs stage {need}, which {context.run.path} does not hold: "
                     f"robot-rl train stage={need} run={context.run.path}"
                 )
+    context.mirror()
     started = time.monotonic()
     torch.manual_seed(context.seed)
+    context.trained_before_s.clear()
     metrics = stage.fit(context)
+    started -= sum(context.trained_before_s.values())
     fitted = time.monotonic() - started
     result = {"success": None, "policy": stage.policy, "metrics": metrics}
     if context.dataset is None:
@@ -282,7 +300,7 @@ def run_stage(context: Context, stage: Stage) -> dict[str, Any]:
             result["success_backward"] = success_after(context, stage, backward=True)
     result["fit_s"] = round(fitted, 1)
     result["wall_s"] = round(time.monotonic() - started, 1)
-    context.run.mark_done(stage.name, result)
+    context.run.mark_done(stage.name, result, fitted=context.trained_before_s)
     write_summary(context)
     return result
 

@@ -175,7 +175,7 @@ def load_artifact(path: str | Path, kind: str, expect: Mapping[str, Any] | None 
         DataError: missing, damaged, or of another kind, format or metadata; one line with the remedy.
     """
     path = Path(path)
-    place = path if path.exists() or not _old(path).exists() else _old(path)
+    place = _place(path)
     manifest = _read_manifest(place)
     if manifest["kind"] != kind:
         raise DataError(f"artifact {path} is a {manifest['kind']!r}; expected a {kind!r}: give its path")
@@ -190,6 +190,21 @@ def load_artifact(path: str | Path, kind: str, expect: Mapping[str, Any] | None 
                 f"give one made for {wanted!r}, or set {key} to {found!r}"
             )
     return Artifact(place, kind, metadata, tuple(manifest["files"]))
+
+
+def peek_artifact(path: str | Path) -> tuple[str, Mapping[str, Any]]:
+    """Kind and metadata of an artifact of which neither is known; its files are not looked at.
+
+    Raises:
+        DataError: missing or damaged; one line with the remedy.
+    """
+    manifest = _read_manifest(_place(Path(path)))
+    return manifest["kind"], manifest["metadata"]
+
+
+def _place(path: Path) -> Path:
+    """Where the artifact is to be read: beside `path`, if a replacement was killed between its renames."""
+    return path if path.exists() or not _old(path).exists() else _old(path)
 
 
 def _new(path: Path) -> Path:

@@ -86,9 +86,9 @@ class ReplayBuffer:
     """A ring of transitions held in one contiguous tensor for each name.
 
     A batch holds, for each feature `f` of the observation, `f` and `next_f` (n steps later), and
-    `action`, `reward` (n-step sum), `mask` (B,) (0 only where the task terminated), `discount` (B,)
-    (gamma^k times mask, so that a target is reward + discount * V(next)), `mc_return` (B,), and
-    whatever extras `add_episode` was given. The first episode fixes names, shapes and dtypes.
+    `action`, `reward` (n-step sum), `discount` (B,) (gamma^k, and 0 where the task terminated, so that a
+    target is reward + discount * V(next)), `mc_return` (B,), and whatever extras `add_episode` was given.
+    The first episode fixes names, shapes and dtypes. Memory is taken as the ring fills.
     """
 
     def __init__(self, config: ReplayConfig) -> None:
@@ -135,8 +135,7 @@ class ReplayBuffer:
         mask = bootstrap_mask(ended)
         summed, discount, following = n_step_targets(r, mask, gamma, self.config.n_step)
         rows: dict[str, ArrayLike] = {"action": action, "reward": summed, "discount": discount}
-        rows |= {"mask": mask[following - 1], "mc_return": self._returns(r, mask, succeeded)}
-        rows |= dict(extras or {})
+        rows |= {"mc_return": self._returns(r, mask, succeeded)} | dict(extras or {})
         for name, values in features.items():
             rows |= {name: values[:-1], f"next_{name}": values[following]}
         if only is not None:
@@ -148,10 +147,7 @@ class ReplayBuffer:
         rows = {name: torch.as_tensor(value) for name, value in transitions.items()}
         count = len(next(iter(rows.values())))
         if not self._tensors:
-            self._tensors = {
-                name: torch.zeros(self.config.capacity, *value.shape[1:], dtype=value.dtype)
-                for name, value in rows.items()
-            }
+            self._allocate(rows)
         self._check_rows(rows, count)
         index = (self._position + torch.arange(count)) % self.config.capacity
         for name, value in rows.items():
@@ -192,11 +188,18 @@ class ReplayBuffer:
                 f"replay buffer was saved with {state['config']}; expected {asdict(self.config)}: "
                 "resume with the settings it was made with"
             )
-        self._tensors = {}
+        self._allocate(state["tensors"])
         for name, value in state["tensors"].items():
-            self._tensors[name] = torch.zeros(self.config.capacity, *value.shape[1:], dtype=value.dtype)
             self._tensors[name][: len(value)] = value
         self._position, self._size = int(state["position"]), int(state["size"])
+
+    def _allocate(self, rows: Batch) -> None:
+        """Room for `capacity` rows like these. It is not written to, so that the system finds memory for it
+        only where transitions come to lie."""
+        self._tensors = {
+            name: torch.empty(self.config.capacity, *value.shape[1:], dtype=value.dtype)
+            for name, value in rows.items()
+        }
 
     def _draw(self, batch: int, generator: torch.Generator) -> torch.Tensor:
         if self._size == 0:

@@ -36,7 +36,6 @@ def make_batch(size: int = 16, seed: int = 0, **changes: Any) -> dict[str, torch
         "action": torch.rand(size, 2, generator=g) * 2 - 1,
         "reward": torch.randn(size, generator=g),
         "discount": torch.full((size,), 0.9),
-        "mask": torch.ones(size),
         "mc_return": torch.randn(size, generator=g),
     }
     return batch | changes
@@ -272,7 +271,8 @@ def practise(agent: WSRL, count: int, seed: int = 0) -> None:
     rng = np.random.default_rng(seed)
     for _ in range(count):
         state = rng.uniform(-0.7, 0.7, 2).astype(np.float32)
-        action = agent.act(torch.from_numpy(state)[None]).numpy()
+        features = torch.from_numpy(state)[None]
+        action = agent.policy.act_from_features(features, agent.agent.generator).numpy()
         reward = -np.square(action - state).sum(1)
         observations = {schema.STATE: np.stack([state, state])}
         done = np.ones(1, bool)

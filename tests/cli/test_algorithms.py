@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from robot_rl.agents.policy import ActorPolicy, PolicyConfig
-from robot_rl.cli import practice, stages
+from robot_rl.cli import actions, practice, stages
 from robot_rl.cli.actions import label
 from robot_rl.cli.config import groups, resolve
 from robot_rl.cli.context import Context
 from robot_rl.data import Episode, schema
 from robot_rl.data.store import EpisodeStore
-from robot_rl.errors import ConfigError, DataError
+from robot_rl.errors import ConfigError, DataError, Interrupted
 from robot_rl.trainers.loop import Silent
+from robot_rl.trainers.protocols import Learner
 from robot_rl.trainers.rollout import EpisodeOrigin
 from robot_rl.trainers.run import Run
 from tests.agents.toys import PointToGoal, metadata
@@ -136,6 +137,11 @@ def test_practice_held_to_the_family_that_offline_left(make: Any) -> None:
     assert stages.load_policy(context, "online").config.family is not None
 
 
+def test_more_transitions_than_the_replay_holds_are_refused(make: Any) -> None:
+    with pytest.raises(ConfigError, match=r"replay\.capacity=35 for 36 recorded transitions"):
+        stages.fit_offline(make("offline.replay.capacity=35"))
+
+
 def test_online_names_what_another_offline_algorithm_did_not_leave(make: Any) -> None:
     context = make("agent=iql", "algorithm.offline=calql")
     stages.fit_offline(context)
@@ -165,3 +171,31 @@ def test_label_actions_writes_a_store_with_actions_in_every_episode(tmp_path: Pa
         label(arguments, [])
     with pytest.raises(DataError, match="every episode has its actions"):
         label({"dataset": str(tmp_path / "known"), "out": str(tmp_path / "other")}, [])
+
+
+def test_label_actions_goes_on_with_its_own_training_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    EpisodeStore(tmp_path / "known", create=True).extend(walks(6))
+    EpisodeStore(tmp_path / "videos", create=True).extend(walks(2))
+    arguments = {
+        "dataset": str(tmp_path / "known"),
+        "action_free": str(tmp_path / "videos"),
+        "out": str(tmp_path / "all"),
+        "updates": "5",
+    }
+
+    def interrupted(learner: Learner, run: Run, *rest: Any, **kwargs: Any) -> None:
+        run.save_state("inverse_dynamics", {"learner": learner.state_dict(), "updates": 3, "time_s": 1.0})
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(actions, "train", interrupted)
+        with pytest.raises(Interrupted):
+            label(arguments, [])
+    for other in ({"seed": "5"}, {"dataset": str(tmp_path / "videos")}):
+        with pytest.raises(ConfigError, match=r"all\.training was made with other settings: remove it, or"):
+            label(arguments | other, [])
+    label(arguments, [])
+    assert len(EpisodeStore(tmp_path / "all")) == 8
+    assert not (tmp_path / "all.training").exists()

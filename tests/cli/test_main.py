@@ -11,7 +11,7 @@ import pytest
 from robot_rl.cli.catalogue import VERBS
 from robot_rl.cli.config import build, expand_sweep, groups, resolve
 from robot_rl.cli.main import EXIT_USER_ERROR, main
-from robot_rl.cli.sections import SECTIONS
+from robot_rl.cli.sections import SECTIONS, CollectConfig, OfflineConfig, OnlineStageConfig
 from robot_rl.cli.simulation import Simulation
 from robot_rl.errors import ConfigError
 from robot_rl.safety import GuardConfig
@@ -43,6 +43,18 @@ def test_the_overview_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> Non
         (["pipeline", "bc.update=3"], "did you mean bc.updates"),
         (["pipeline", "bc.updates=many"], "bc.updates='many' is of type str; expected int"),
         (["pipeline", "bc.ema=2"], "expected 0 <= ema < 1"),
+        (["pipeline", "policy.hidden=64"], "policy.hidden=64; expected a list"),
+        (["pipeline", "policy.image_shape=64"], "policy.image_shape=64; expected a list of 2"),
+        (["pipeline", "policy.family=[1,2,3]"], "policy.family=[1, 2, 3]; expected a list of 2"),
+        (["pipeline", "world_model.model.channels=3"], "world_model.model.channels=3; expected a list"),
+        (["pipeline", "offline.learner.sac.value_range=[-1]"], "value_range=[-1]; expected a list of 2"),
+        (["pipeline", "task.env=5"], "task.env=5; expected keys and values"),
+        (["pipeline", "bc=5"], "bc=5; expected its keys and values"),
+        (["pipeline", "seed=abc"], "seed='abc'; expected a whole number"),
+        (["pipeline", "seed=-1"], "seed=-1; expected a whole number of at least 0"),
+        (["pipeline", "threads=-1"], "threads=-1; expected a whole number of at least 0"),
+        (["pipeline", f"run={__file__}"], "test_main.py is no directory"),
+        (["pipeline", f"run={__file__}/x"], "Not a directory; check path and rights"),
         (["pipeline", "nonsense"], "unknown argument of pipeline 'nonsense'"),
         (["pipeline", "--verbose"], "unknown option '--verbose'"),
         (["train"], "train needs stage="),
@@ -97,6 +109,14 @@ def test_demonstrations_have_the_noise_of_their_task() -> None:
     assert resolve([]).task.name == "widowx/push"
     assert resolve([]).task.demo_noise == 0.5
     assert resolve(["task=metaworld/reach-v3"]).task.demo_noise == 0.5
+
+
+def test_the_replays_hold_all_that_any_task_records() -> None:
+    collect = CollectConfig()
+    episodes = collect.demos + collect.policy + collect.perturbed + collect.random + collect.refined
+    most = max(episodes * (2 if task.pair else 1) * task.max_steps for task in TASKS.values())
+    assert most <= OfflineConfig().replay.capacity
+    assert most <= OnlineStageConfig().agent.replay.capacity
 
 
 def test_another_arm_has_its_own_limits() -> None:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robot_rl.data.artifact import MANIFEST, atomic_write, load_artifact, save_artifact
+from robot_rl.data.artifact import MANIFEST, atomic_write, load_artifact, peek_artifact, save_artifact
 from robot_rl.errors import DataError
 from tests.data.make import fill_disk, kill_while
 
@@ -128,6 +128,18 @@ def test_killed_between_the_two_renames(tmp_path: Path) -> None:
     save(tmp_path / "policy", 5.0)
     (tmp_path / "policy").rename(tmp_path / ".policy.old")
     assert load_artifact(tmp_path / "policy", "policy").tensors("model.safetensors")["weight"][0, 0] == 5.0
+    assert peek_artifact(tmp_path / "policy") == ("policy", TASK | {"version": [1, 2]})
+
+
+def test_kind_and_metadata_can_be_read_alone_but_not_of_a_damaged_artifact(tmp_path: Path) -> None:
+    save(tmp_path / "policy")
+    assert peek_artifact(str(tmp_path / "policy")) == ("policy", TASK | {"version": [1, 2]})
+    manifest = tmp_path / "policy" / MANIFEST
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"manifest\.json cannot be read .*make the artifact again"):
+        peek_artifact(tmp_path / "policy")
+    with pytest.raises(DataError, match="no artifact at"):
+        peek_artifact(tmp_path / "nowhere")
 
 
 def test_full_disk_keeps_the_old_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,8 +48,18 @@ def test_only_termination_stops_bootstrapping() -> None:
     buffer = ReplayBuffer(ReplayConfig(10, GAMMA))
     add(buffer, 3, terminated=True)
     add(buffer, 2, terminated=False)  # truncated
-    assert rows(buffer)["mask"] == [1, 1, 0, 1, 1]
     assert buffer.all()["discount"].tolist() == pytest.approx([GAMMA, GAMMA, 0, GAMMA, GAMMA])
+
+
+def test_memory_is_taken_as_the_ring_fills() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    before = resident()
+    buffer = ReplayBuffer(ReplayConfig(capacity=100_000, gamma=GAMMA))
+    buffer.add({"picture": np.zeros((2, 64, 64, 3), np.uint8)})  # 1.2 GB if the ring were full
+    assert resident() - before < 200e6
+    assert buffer.all()["picture"].shape == (2, 64, 64, 3)
 
 
 def test_next_observation_is_the_true_final_one() -> None:
@@ -62,7 +74,6 @@ def test_n_steps_ahead_the_end_of_the_episode_is_the_limit() -> None:
     buffer = ReplayBuffer(ReplayConfig(10, GAMMA, n_step=2))
     add(buffer, 3, terminated=True)
     assert rows(buffer)["next_x"] == [2, 3, 3]
-    assert rows(buffer)["mask"] == [1, 0, 0]
     assert buffer.all()["reward"].tolist() == pytest.approx([1 + GAMMA, 1 + GAMMA, 1])
     assert buffer.all()["discount"].tolist() == pytest.approx([GAMMA**2, 0, 0])
 
