@@ -17,16 +17,24 @@ ARGUMENTS = {
     "robot": ("sim", "sim or real"),
     "task": ("widowx/push", "the simulated task"),
     "seed": ("9000000", "of the simulated scene; the episode's own for the same objects"),
-    "backend": ("joint_trajectory_controller", "as in robot.launch.py"),
+    "bundle": ("", "directory whose limits hold; give one with robot:=real"),
+    "backend": ("", "as in robot.launch.py; empty: interbotix with robot:=real"),
+    "arm_controller": ("arm_controller", "as in robot.launch.py"),
+    "gripper_controller": ("", "as in robot.launch.py"),
 }
 
 
 def nodes(context):
     said = given(context, ARGUMENTS)
-    if said["robot"] == "sim":
-        yield node("sim_arm", __file__, "sim", task=said["task"], seed=int(said["seed"]))
-    config = "sim" if said["robot"] == "sim" else "robot"
-    yield node("safety", __file__, config, backend=said["backend"])
+    if said["robot"] not in ("real", "sim"):
+        raise ValueError(f"robot is {said['robot']!r}; expected real or sim")
+    real = said["robot"] == "real"
+    config = "robot" if real else "sim"
+    if not real:
+        yield node("sim_arm", __file__, config, task=said["task"], seed=int(said["seed"]))
+    said["backend"] = said["backend"] or ("interbotix" if real else "joint_trajectory_controller")
+    limits_and_driver = ("bundle", "backend", "arm_controller", "gripper_controller")
+    yield node("safety", __file__, config, **{name: said[name] for name in limits_and_driver})
     yield node(
         "replay",
         __file__,

@@ -5,7 +5,8 @@ It sees, decides on an action (7,) at up to 5 Hz, and asks the guard for the act
 that takes beyond the action's .2 s (the camera's period, transport, inference) lowers the rate.
 
 It publishes only while it is active, enabled and sees: without a fresh picture and joint state it falls
-silent, and the guard stops the arm.
+silent, and the guard stops the arm. Once the guard has stopped the arm, or answers no more, it is no longer
+enabled: a reset of the guard, or a new one, moves nothing.
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ class Thought(NamedTuple):
 
 class ActingNode(ManagedNode):
     """Parameters: `setpoint_hz` (50, 100 or 200), `lockstep` (answer each joint state once, with its own
-    stamp, however long that takes; see `sim_arm`), `max_image_age_s`, `max_skew_s` (between picture and
-    joint state), `settle_s` (from an action's last setpoint to the picture that the next is based on: its
-    way through guard and driver, and one period of motion, as in the simulator) [s].
+    stamp, however long that takes; see `sim_arm`), `max_image_age_s` (of pictures, states and the guard's
+    answers), `max_skew_s` (between picture and joint state), `settle_s` (from an action's last setpoint to
+    the picture that the next is based on: its way through guard and driver, and one period of motion, as in
+    the simulator) [s].
 
     A subclass calls `prepare` and `autostart`, and says what to do in `begin` and `decide`.
     """
@@ -79,6 +81,10 @@ class ActingNode(ManagedNode):
         self._thinker = ThreadPoolExecutor(max_workers=1)
         self._enabled = False
         self._episodes = self._sequence = 0
+        self._first = 0
+        """Sequence number of the first request since it was enabled."""
+        self._heard_at = -np.inf
+        """When the guard last answered one of them; at first, when it was enabled."""
 
     def prepare(
         self,
@@ -131,11 +137,12 @@ class ActingNode(ManagedNode):
         super().destroy_node()
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._enabled = False
+        self._rest()
         return super().on_deactivate(state)
 
     def _rest(self) -> None:
-        """Forget what was under way."""
+        """Forget what was under way, and act no more until it is enabled."""
+        self._enabled = False
         self._ahead: deque[Setpoints] = deque()
         self._thought: Future[Thought | None] | None = None
         self._acting = False
@@ -158,11 +165,20 @@ class ActingNode(ManagedNode):
 
     def _on_executed(self, message: JointState) -> None:
         self._executed = messages.executed_from(message, self.names)
+        # An answer to an earlier request, from before the reset, may still be on its way.
+        if self._enabled and self._executed.sequence >= self._first:
+            self._heard_at = self._now()
+            if self._executed.reason in messages.FAULTS:
+                self._stop(f"the guard stopped the arm: {self._executed.reason}")
         if self.lockstep:
             self._step_locked()
 
+    def _stop(self, why: str) -> None:
+        self._rest()
+        enable = messages.enable_service(self.get_name())
+        self.get_logger().warning(f"{why}; needs {messages.RESET_SERVICE}, then {enable}")
+
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._enabled = False
         self._rest()
         response.success, response.message = True, "stopped"
         if not request.data:
@@ -179,6 +195,8 @@ class ActingNode(ManagedNode):
         self.action_guard.reset()
         self._setpoint = np.array(self.observer.state.position)
         self._episodes += 1
+        self._first = self._sequence
+        self._heard_at = self._now()
         self._enabled = True
         self.announce()
         response.message = f"episode {self._episodes}"
@@ -216,7 +234,10 @@ class ActingNode(ManagedNode):
         return self._setpoint
 
     def _tick(self) -> None:
-        if not self._enabled:
+        if not (self.active and self._enabled):
+            return
+        if self._now() - self._heard_at > self.max_image_age_s:
+            self._stop("the guard does not answer")
             return
         if not self._ahead:
             if self._thought is None:
@@ -242,7 +263,7 @@ class ActingNode(ManagedNode):
     def _step_locked(self) -> None:
         """Answer the newest joint state, if all that belongs to it is there."""
         state = self.observer.state
-        if not self._enabled or state is None or state.stamp <= self._answered:
+        if not (self.active and self._enabled) or state is None or state.stamp <= self._answered:
             return
         if self._sent is not None and (
             self._executed is None or self._executed.sequence != self._sequence - 1

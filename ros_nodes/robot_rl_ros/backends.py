@@ -34,6 +34,8 @@ class Backend(NamedTuple):
     """Takes a setpoint (7,), six joints [rad] and the travel of one finger [m], and its time."""
     topics: tuple[str, ...]
     """On which it publishes, and nobody else should."""
+    others: tuple[str, ...] = ()
+    """On which the driver listens as well, and nobody should publish."""
 
 
 def _groups(arm: str, gripper: str, joints: int) -> list[tuple[str, slice]]:
@@ -92,7 +94,7 @@ def interbotix(node: Node, names: Sequence[str], period_s: float, arm: str, grip
         group.publish(JointGroupCommand(name="arm", cmd=setpoint[:6].tolist()))
         single.publish(JointSingleCommand(name="gripper", cmd=2.0 * float(setpoint[6])))
 
-    return Backend(send, topics)
+    return Backend(send, topics, ("commands/joint_trajectory",))
 
 
 BACKENDS = {

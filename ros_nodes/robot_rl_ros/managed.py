@@ -46,6 +46,11 @@ class ManagedNode(LifecycleNode):
         self.active = False
         return super().on_deactivate(state)
 
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        # From active this is called without `on_deactivate`.
+        self.active = False
+        return super().on_shutdown(state)
+
     def number(self, name: str, default: float) -> float:
         """Declare a parameter that is a number; a whole one is taken as well."""
         descriptor = ParameterDescriptor(dynamic_typing=True)

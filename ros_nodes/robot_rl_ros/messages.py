@@ -73,6 +73,8 @@ STOPS = frozenset(
     )
 )
 """Reasons with which the guard holds the arm; the others let it go on, within its limits."""
+FAULTS = STOPS - {"inactive"}
+"""Those that are latched until the reset."""
 
 
 def nanoseconds(stamp: Time) -> int:

@@ -14,7 +14,6 @@ from typing import Any
 
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Header, String
 from std_srvs.srv import Trigger
@@ -40,7 +39,7 @@ class SafetyNode(ManagedNode):
     `max_command_age_s`, `max_state_age_s` (0: the bundle's), `deadman_timeout_s` (above 0: the arm moves only
     while `safety/deadman` says true at least this often), `lockstep` (see `sim_arm`).
 
-    While deactivated it holds the arm.
+    While deactivated, and after its shutdown, it holds the arm.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -84,10 +83,6 @@ class SafetyNode(ManagedNode):
         if self.lockstep:
             self._timer.cancel()
         self.autostart()
-
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.guard.set_active(False)
-        return super().on_deactivate(state)
 
     def _now(self) -> float:
         if self.lockstep:
@@ -139,11 +134,13 @@ class SafetyNode(ManagedNode):
 
     def _crowd(self) -> str:
         """Who is there that should not be: a second one that acts, or that writes to the driver; or ""."""
-        for topic, most in ((messages.REQUESTED, 1), *((topic, 1) for topic in self._backend.topics)):
+        expected = {messages.REQUESTED: 1}
+        expected |= dict.fromkeys(self._backend.topics, 1) | dict.fromkeys(self._backend.others, 0)
+        for topic, most in expected.items():
             found = self.get_publishers_info_by_topic(self.resolve_topic_name(topic))
             if len(found) > most:
                 names = ", ".join(sorted(each.node_name for each in found))
-                return f"{len(found)} publishers on {topic} ({names}); expected {most}: end the others"
+                return f"{len(found)} publishers on {topic} ({names}); expected at most {most}: end the others"
         return ""
 
     def _may_move(self) -> bool:

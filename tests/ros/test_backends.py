@@ -14,6 +14,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed (requirements-ros.tx
 from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from robot_rl_ros import backends, interbotix, messages
+from robot_rl_ros.safety import SafetyNode
 from robot_rl_ros.sim_arm import SimArmNode
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
@@ -76,6 +77,7 @@ def test_what_goes_to_the_interbotix_driver_comes_out_of_it(interbotix_messages:
     backend = made("interbotix", node)
     backend.send(SETPOINT, Time())
     assert backend.topics == ("commands/joint_group", "commands/joint_single")
+    assert backend.others == ("commands/joint_trajectory",)
     (group,), (single,) = node.sent.values()
     assert (group.name, single.name) == ("arm", "gripper")
     assert single.cmd == pytest.approx(0.04)  # the opening is twice a finger's travel
@@ -95,6 +97,21 @@ class Sender(Node):
         self.forward = self.create_publisher(
             Float64MultiArray, "arm_controller/commands", messages.COMMAND_QOS
         )
+
+
+@pytest.mark.usefixtures("interbotix_messages")
+def test_nobody_passes_the_guard_by_the_drivers_third_topic(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("JointGroupCommand", "JointSingleCommand"):  # a publisher needs a message that exists
+        monkeypatch.setitem(sys.modules["interbotix_xs_msgs.msg"].__dict__, name, Float64MultiArray)
+    guard = graph.add(SafetyNode, backend="interbotix")
+    assert guard._crowd() == ""
+    sender = graph.add(Sender)
+    graph.until(lambda: guard._crowd() != "")
+    assert guard._crowd().startswith("1 publishers on commands/joint_trajectory (sender); expected at most 0")
+    sender.destroy_publisher(sender.trajectory)
+    graph.until(lambda: guard._crowd() == "")
 
 
 def test_the_simulated_arm_takes_the_commands_of_each_driver(graph: Graph) -> None:

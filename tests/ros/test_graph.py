@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,92 @@ def test_an_episode_runs_through_the_whole_graph(graph: Graph, bundle: Path) -> 
     last = np.array(listener.commands[held + 5 :])
     assert np.isfinite(last).all()
     np.testing.assert_array_equal(last, np.tile(last[0], (len(last), 1)))
+
+
+def acting(graph: Graph, bundle: Path) -> tuple[SafetyNode, PolicyNode, Listener]:
+    """Arm, guard and policy, which moves the arm."""
+    graph.add(SimArmNode, image_size=32)
+    guard = graph.add(SafetyNode, bundle=str(bundle))
+    policy = graph.add(PolicyNode, bundle=str(bundle), max_image_age_s=2.0, max_skew_s=2.0)
+    listener = graph.add(Listener)
+    listener.destroy_publisher(listener.driver)
+    graph.until(
+        lambda: not isinstance(policy.observer.newest(policy._now()), str) and guard._measured is not None
+    )
+    assert graph.call(listener.reset_guard, Trigger.Request()).success
+    enable(graph, listener)
+    return guard, policy, listener
+
+
+def enable(graph: Graph, listener: Listener) -> None:
+    """Until the arm moves."""
+    assert graph.call(listener.enable, SetBool.Request(data=True)).success
+    listener.commands.clear()
+    graph.until(
+        lambda: len(listener.commands) > 10 and np.ptp(np.array(listener.commands), axis=0)[:6].max() > 0.01
+    )
+
+
+def assert_still(graph: Graph, listener: Listener) -> None:
+    """The driver gets one setpoint again and again."""
+    listener.commands.clear()
+    graph.until(lambda: len(listener.commands) > 25)
+    np.testing.assert_array_equal(np.ptp(np.array(listener.commands), axis=0), 0)
+
+
+def test_a_reset_of_the_guard_moves_nothing_until_the_policy_is_enabled_again(
+    graph: Graph, bundle: Path
+) -> None:
+    guard, policy, listener = acting(graph, bundle)
+    guard.guard.estop()
+    graph.until(lambda: guard._reason == "estop")
+    graph.during(0.5)
+    assert graph.call(listener.reset_guard, Trigger.Request()).success
+    assert_still(graph, listener)
+    assert guard._reason == "inactive"
+    enable(graph, listener)
+    # Whoever is enabled first, and then the guard reset, moves nothing either.
+    guard.guard.estop()
+    graph.until(lambda: guard._reason == "estop")
+    assert graph.call(listener.enable, SetBool.Request(data=True)).success
+    graph.during(0.5)
+    assert graph.call(listener.reset_guard, Trigger.Request()).success
+    assert_still(graph, listener)
+
+
+def test_a_new_guard_moves_nothing_until_the_policy_is_enabled_again(graph: Graph, bundle: Path) -> None:
+    guard, policy, listener = acting(graph, bundle)
+    graph.executor.remove_node(guard)
+    graph.nodes.remove(guard)
+    guard.destroy_node()
+    graph.during(policy.max_image_age_s + 0.5)
+    newer = graph.add(SafetyNode, bundle=str(bundle))
+    graph.until(lambda: newer._measured is not None)
+    graph.until(lambda: bool(graph.call(listener.reset_guard, Trigger.Request()).success))
+    assert_still(graph, listener)
+    enable(graph, listener)
+
+
+def test_a_released_deadman_button_does_not_disable_the_policy(graph: Graph, bundle: Path) -> None:
+    guard, policy, listener = acting(graph, bundle)
+    guard.deadman_timeout_s = 60.0
+    graph.until(lambda: guard._reason == "inactive")
+    assert_still(graph, listener)
+    guard._deadman_at = time.monotonic()
+    graph.until(lambda: guard._reason == "" and np.ptp(np.array(listener.commands), axis=0).max() > 0.01)
+
+
+@pytest.mark.parametrize("end", ["trigger_deactivate", "trigger_shutdown"])
+def test_neither_policy_nor_guard_moves_the_arm_after_its_end(graph: Graph, bundle: Path, end: str) -> None:
+    guard, policy, listener = acting(graph, bundle)
+    getattr(guard, end)()
+    graph.until(lambda: guard._reason == "inactive")
+    assert_still(graph, listener)
+    getattr(policy, end)()
+    sent = policy._sequence
+    graph.during(0.3)
+    assert policy._sequence == sent
+    assert not graph.call(listener.enable, SetBool.Request(data=True)).success
 
 
 def test_the_policy_does_as_in_the_simulator(graph: Graph, bundle: Path) -> None:
