@@ -33,6 +33,7 @@ setup(
                 "recorder",
                 "replay",
                 "teleop",
+                "deadman",
                 "camera",
                 "conductor",
             )

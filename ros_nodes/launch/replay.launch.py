@@ -30,7 +30,9 @@ def nodes(context):
         raise ValueError(f"robot is {said['robot']!r}; expected real or sim")
     real = said["robot"] == "real"
     config = "robot" if real else "sim"
-    if not real:
+    if real:
+        yield node("deadman", __file__, config)
+    else:
         yield node("sim_arm", __file__, config, task=said["task"], seed=int(said["seed"]))
     said["backend"] = said["backend"] or ("interbotix" if real else "joint_trajectory_controller")
     limits_and_driver = ("bundle", "backend", "arm_controller", "gripper_controller")

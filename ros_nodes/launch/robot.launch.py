@@ -1,4 +1,4 @@
-"""The graph on a real arm, beside the arm's own driver and a camera's, which must run already.
+"""The graph on a real arm, beside the arm's own driver, a camera's and `joy_node`, which must run already.
 
 ros2 launch robot_rl_ros robot.launch.py bundle:=/path/to/bundle image:=/camera/color/image_raw
 """
@@ -33,6 +33,8 @@ def nodes(context):
         "robot",
         **({"task": said["task"]} if said["acting"] == "teleop" else bundle),
     )
+    if said["acting"] != "teleop":
+        yield node("deadman", __file__, "robot")
     if said["reward"]:
         yield node("reward", __file__, "robot", model=said["reward"], acting=said["acting"])
     if said["record"]:

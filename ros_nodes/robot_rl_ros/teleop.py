@@ -7,19 +7,17 @@ from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import Joy
-from std_msgs.msg import Bool
-from std_srvs.srv import Trigger
 
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError
 from robot_rl.safety import GuardConfig
 from robot_rl_ros import messages
 from robot_rl_ros.acting import ActingNode, Action
+from robot_rl_ros.deadman import JOY, Press, Switch
 from robot_rl_ros.managed import run
 from robot_rl_ros.observing import Observation
 from sim.tasks import TASKS
 
-JOY = "joy"
 FRESH_S = 0.3
 """Older words of a joystick are none."""
 
@@ -44,37 +42,23 @@ class TeleopNode(ActingNode):
         if len(self.axes) != 6:
             raise ConfigError(f"axes is {self.axes}; expected six numbers, of dx .. dyaw")
         self.scale = self.number("scale", 0.5)
-        self.deadman_button = int(self.number("deadman_button", 5))
-        self.estop_button = int(self.number("estop_button", 1))
-        self.gripper_button = int(self.number("gripper_button", 0))
+        self._switch = Switch(self)
+        self._gripper = Press(int(self.number("gripper_button", 0)))
         self._deflection = np.zeros(6, np.float32)
         self._open = 1.0
-        self._held = self._gripper_was = self._estop_was = False
+        self._held = False
         self._heard = -np.inf
-        self._deadman = self.create_publisher(Bool, messages.DEADMAN, messages.SENSOR_QOS)
-        self._estop = self.create_client(Trigger, messages.ESTOP_SERVICE)
         self.create_subscription(Joy, JOY, self._on_joy, messages.SENSOR_QOS)
         self.prepare(GuardConfig.widowx_250s().names, TASKS[task].workspace, TASKS[task].instructions[0])
         self.autostart()
 
     def _on_joy(self, message: Joy) -> None:
         self._heard = time.monotonic()
-        pressed = [
-            self._pressed(message, n) for n in (self.deadman_button, self.gripper_button, self.estop_button)
-        ]
-        self._held = pressed[0]
-        self._deadman.publish(Bool(data=self._held))
-        if pressed[1] and not self._gripper_was:
+        self._held = self._switch.take(message)
+        if self._gripper.begins(message):
             self._open = 1.0 - self._open
-        if pressed[2] and not self._estop_was:
-            self._estop.call_async(Trigger.Request())
-        self._gripper_was, self._estop_was = pressed[1], pressed[2]
         values = [message.axes[axis] if 0 <= axis < len(message.axes) else 0.0 for axis in self.axes]
         self._deflection = np.clip(np.nan_to_num(np.array(values, np.float32)), -1, 1)
-
-    @staticmethod
-    def _pressed(message: Joy, button: int) -> bool:
-        return 0 <= button < len(message.buttons) and bool(message.buttons[button])
 
     def decide(self, observation: Observation) -> Action | None:
         if not self._held or time.monotonic() - self._heard > FRESH_S:

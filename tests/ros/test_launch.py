@@ -21,7 +21,7 @@ FILES = sorted((PACKAGE / "launch").glob("*.launch.py"))
 def source_of(node: str) -> str:
     """A node's code, and what it inherits."""
     folder = PACKAGE / "robot_rl_ros"
-    return "".join((folder / f"{name}.py").read_text() for name in (node, "acting", "managed"))
+    return "".join((folder / f"{name}.py").read_text() for name in (node, "acting", "deadman", "managed"))
 
 
 @pytest.fixture
@@ -96,6 +96,40 @@ def test_each_starts_nodes_that_exist_with_parameters_that_they_have(
                 assert f'"{name}"' in source, f"{action.name} has no parameter {name}"
 
 
+def started(name: str, **said: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Node -> (its parameter file, its own parameters) of the launch file `name` with these arguments."""
+    *declared, function = load(PACKAGE / f"launch/{name}.launch.py").generate_launch_description()
+    defaults = {each.name: getattr(each, "default_value", "somewhere") for each in declared}
+    actions = function.function(defaults | said)
+    return {each.name: (Path(each.parameters[0]).stem, each.parameters[1]) for each in actions}
+
+
+def test_a_replay_on_a_real_arm_keeps_to_its_driver_and_to_a_bundles_limits(launch: SimpleNamespace) -> None:
+    said = {"robot": "real", "bundle": "slow"}
+    config, parameters = started("replay", **said)["safety"]
+    assert (config, parameters["backend"], parameters["bundle"]) == ("robot", "interbotix", "slow")
+    named = started("replay", **said, backend="forward_command_controller", arm_controller="fwd")["safety"][1]
+    assert (named["backend"], named["arm_controller"]) == ("forward_command_controller", "fwd")
+    config, parameters = started("replay", bundle="slow")["safety"]
+    assert (config, parameters["backend"], parameters["bundle"]) == (
+        "sim",
+        "joint_trajectory_controller",
+        "slow",
+    )
+
+
+def test_somebody_publishes_the_deadman_switch_wherever_the_guard_waits_for_it(
+    launch: SimpleNamespace,
+) -> None:
+    for name in ("replay", "robot", "sim"):
+        for said in ({}, {"acting": "teleop"}, {"robot": "real"}):
+            nodes = started(name, **said)
+            settings = yaml.safe_load((PACKAGE / f"config/{nodes['safety'][0]}.yaml").read_text())
+            waits = settings["/**/safety"]["ros__parameters"]["deadman_timeout_s"] > 0
+            pressing = {"teleop", "deadman"} & set(nodes)
+            assert len(pressing) == 1 if waits else "deadman" not in pressing, (name, said)
+
+
 @pytest.mark.parametrize("file", sorted((PACKAGE / "config").glob("*.yaml")), ids=lambda file: file.name)
 def test_parameter_files_name_nodes_and_parameters_that_exist(file: Path) -> None:
     text = file.read_text()
@@ -118,6 +152,6 @@ def test_every_executable_of_the_package_has_its_main() -> None:
         for each in node.generators[0].iter.elts
         if isinstance(each, ast.Constant)
     ]
-    assert {"sim_arm", "policy", "safety", "reward", "recorder", "replay", "teleop"} <= set(names)
+    assert {"sim_arm", "policy", "safety", "reward", "recorder", "replay", "teleop", "deadman"} <= set(names)
     for name in names:
         assert "def main() -> None:" in (PACKAGE / f"robot_rl_ros/{name}.py").read_text()

@@ -14,6 +14,7 @@ from rclpy.node import Node
 from robot_rl_ros import messages
 from robot_rl_ros.acting import refined
 from robot_rl_ros.camera import fitted
+from robot_rl_ros.deadman import DeadmanNode
 from robot_rl_ros.replay import ReplayNode
 from robot_rl_ros.safety import SafetyNode
 from robot_rl_ros.sim_arm import SimArmNode
@@ -133,6 +134,39 @@ def test_a_person_moves_the_arm_only_while_the_deadman_button_is_held(graph: Gra
     assert caller.actions[0]["dx"] == pytest.approx(0.5)
     assert caller.actions[0]["intervention"] == 1.0
     assert teleop.intervention
+
+
+def test_the_deadman_node_passes_on_the_buttons_while_it_is_active(graph: Graph, bundle: Path) -> None:
+    graph.add(SimArmNode, image_size=32, camera_hz=0.0)
+    guard = graph.add(SafetyNode, bundle=str(bundle), deadman_timeout_s=1.0)
+    deadman = graph.add(DeadmanNode, deadman_button=2, estop_button=0)
+    caller = graph.add(Caller)
+    insist(graph, caller.reset, Trigger.Request())
+    graph.until(lambda: caller.joy.get_subscription_count() == 1)
+
+    def joystick(buttons: list[int], condition: Any) -> None:
+        joy = Joy(buttons=buttons)
+        graph.until(lambda: (caller.joy.publish(joy), condition())[1])
+
+    joystick([0, 1, 0], lambda: caller.held[-3:] == [False] * 3)
+    assert not guard._may_move()
+    joystick([0, 0, 1], guard._may_move)
+    graph.until(lambda: not guard._may_move())  # the joystick was pulled out
+    joystick([0, 0, 1], guard._may_move)
+    deadman.trigger_deactivate()
+    joystick([0, 0, 1], lambda: not guard._may_move())
+    deadman.trigger_activate()
+    assert guard.guard.fault == ""
+    joystick([1, 0, 1], lambda: guard.guard.fault == "estop")
+    # Held down it stops once: a reset is possible, and the next press stops again.
+    insist(graph, caller.reset, Trigger.Request())
+    for _ in range(5):
+        caller.joy.publish(Joy(buttons=[1, 0, 1]))
+        graph.during(0.05)
+    assert guard.guard.fault == ""
+    joystick([0, 0, 1], lambda: caller.held[-1])
+    graph.during(0.1)
+    joystick([1, 0, 1], lambda: guard.guard.fault == "estop")
 
 
 def test_pictures_are_cut_and_shrunk() -> None:
