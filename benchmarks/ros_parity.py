@@ -33,7 +33,7 @@ from sim.widowx import WidowXEnv
 def environment(bundle: PolicyBundle) -> WidowXEnv:
     """The bundle's task with its guard, for pictures of its size."""
     shape = bundle.policy.config.image_shape
-    env = sim.make(bundle.task, image_size=shape[0] if shape else 64).unwrapped
+    env = sim.make(bundle.task, robot=bundle.robot, image_size=shape[0] if shape else 64).unwrapped
     assert isinstance(env, WidowXEnv)
     assert bundle.guard is not None
     env.set_command_filter(GuardFilter(bundle.guard))

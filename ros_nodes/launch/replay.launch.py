@@ -33,7 +33,8 @@ def nodes(context):
     if real:
         yield node("deadman", __file__, config)
     else:
-        yield node("sim_arm", __file__, config, task=said["task"], seed=int(said["seed"]))
+        scene = {"task": said["task"], "seed": int(said["seed"]), "bundle": said["bundle"]}
+        yield node("sim_arm", __file__, config, **scene)
     said["backend"] = said["backend"] or ("interbotix" if real else "joint_trajectory_controller")
     limits_and_driver = ("bundle", "backend", "arm_controller", "gripper_controller")
     yield node("safety", __file__, config, **{name: said[name] for name in limits_and_driver})

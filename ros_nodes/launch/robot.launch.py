@@ -27,12 +27,8 @@ def nodes(context):
     bundle = {"bundle": said["bundle"]}
     yield node("camera", __file__, "robot", source=said["image"], size=int(said["image_size"]))
     yield node("safety", __file__, "robot", **bundle, **{name: said[name] for name in DRIVER})
-    yield node(
-        said["acting"],
-        __file__,
-        "robot",
-        **({"task": said["task"]} if said["acting"] == "teleop" else bundle),
-    )
+    task = {"task": said["task"]} if said["acting"] == "teleop" else {}
+    yield node(said["acting"], __file__, "robot", **bundle, **task)
     if said["acting"] != "teleop":
         yield node("deadman", __file__, "robot")
     if said["reward"]:

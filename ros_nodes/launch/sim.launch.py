@@ -21,9 +21,9 @@ ARGUMENTS = {
 def nodes(context):
     said = given(context, ARGUMENTS)
     bundle, task = {"bundle": said["bundle"]}, {"task": said["task"]}
-    yield node("sim_arm", __file__, "sim", **task)
+    yield node("sim_arm", __file__, "sim", **task, **bundle)
     yield node("safety", __file__, "sim", **bundle)
-    yield node(said["acting"], __file__, "sim", **(task if said["acting"] == "teleop" else bundle))
+    yield node(said["acting"], __file__, "sim", **bundle, **(task if said["acting"] == "teleop" else {}))
     if said["reward"]:
         yield node("reward", __file__, "sim", model=said["reward"], acting=said["acting"])
     if said["record"]:

@@ -29,7 +29,7 @@ from robot_rl.safety import ActionGuard, ActionGuardConfig
 from robot_rl_ros import messages
 from robot_rl_ros.managed import ManagedNode
 from robot_rl_ros.observing import Observation, Observer
-from sim.arm import SETPOINTS_PER_STEP, ArmController, Workspace
+from sim.arm import SETPOINTS_PER_STEP, ArmConfig, ArmController, Workspace
 
 Setpoints = npt.NDArray[np.float64]
 Action = npt.NDArray[np.float32]
@@ -81,7 +81,7 @@ class ActingNode(ManagedNode):
         self._thinker = ThreadPoolExecutor(max_workers=1)
         self._enabled = False
         self._episodes = self._sequence = 0
-        self._first = 0
+        self._asked_from = 0
         """Sequence number of the first request since it was enabled."""
         self._heard_at = -np.inf
         """When the guard last answered one of them; at first, when it was enabled."""
@@ -89,14 +89,15 @@ class ActingNode(ManagedNode):
     def prepare(
         self,
         names: tuple[str, ...],
+        robot: str,
         workspace: Workspace,
         instruction: str,
         image_shape: tuple[int, int] | None = None,
         guard: ActionGuardConfig | None = None,
     ) -> None:
-        """Say what is driven and seen: joint names (J,), workspace, shape of the pictures (None: none)."""
+        """Say what is driven and seen: joint names (J,), arm, workspace, shape of pictures (None: none)."""
         self.names, self.instruction = names, instruction
-        self.take_up(workspace, guard)
+        self.take_up(robot, workspace, guard)
         cameras = () if image_shape is None else (schema.DEFAULT_CAMERA,)
         self.observer = Observer(len(names), cameras, image_shape, self.max_image_age_s, self.max_skew_s)
         self._setpoint: Setpoints = np.zeros(len(names))
@@ -115,9 +116,9 @@ class ActingNode(ManagedNode):
             self.create_timer(self.period_s, self._tick)
         self.announce()
 
-    def take_up(self, workspace: Workspace, guard: ActionGuardConfig | None = None) -> None:
-        """From now on actions are those of this workspace."""
-        self.controller = ArmController(workspace)
+    def take_up(self, robot: str, workspace: Workspace, guard: ActionGuardConfig | None = None) -> None:
+        """From now on actions are those of this arm in this workspace."""
+        self.controller = ArmController(workspace, ArmConfig(robot))
         self.action_guard = ActionGuard(1, len(schema.ACTION_NAMES), guard)
 
     def announce(self) -> None:
@@ -166,7 +167,7 @@ class ActingNode(ManagedNode):
     def _on_executed(self, message: JointState) -> None:
         self._executed = messages.executed_from(message, self.names)
         # An answer to an earlier request, from before the reset, may still be on its way.
-        if self._enabled and self._executed.sequence >= self._first:
+        if self._enabled and self._executed.sequence >= self._asked_from:
             self._heard_at = self._now()
             if self._executed.reason in messages.FAULTS:
                 self._stop(f"the guard stopped the arm: {self._executed.reason}")
@@ -195,7 +196,7 @@ class ActingNode(ManagedNode):
         self.action_guard.reset()
         self._setpoint = np.array(self.observer.state.position)
         self._episodes += 1
-        self._first = self._sequence
+        self._asked_from = self._sequence
         self._heard_at = self._now()
         self._enabled = True
         self.announce()

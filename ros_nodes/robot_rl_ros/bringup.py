@@ -141,7 +141,11 @@ def _parameters(bundle: BundleFacts, lockstep: bool) -> dict[str, dict[str, Any]
     path = str(bundle.path.resolve())
     episode_s = bundle.max_steps / bundle.control_hz
     found: dict[str, dict[str, Any]] = {
-        "sim_arm": {"task": bundle.task, "image_size": bundle.image_shape[0] if bundle.image_shape else 64},
+        "sim_arm": {
+            "task": bundle.task,
+            "bundle": path,
+            "image_size": bundle.image_shape[0] if bundle.image_shape else 64,
+        },
         "safety": {"bundle": path},
         "policy": {"bundle": path},
         "conductor": {"timeout_s": episode_s if lockstep else SLOWNESS * episode_s},

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from robot_rl.data import schema
 from robot_rl.data.artifact import load_artifact
-from robot_rl.errors import ConfigError
+from robot_rl.errors import ConfigError, unknown
 from robot_rl.safety import ActionGuardConfig, GuardConfig
 from sim.arm import Workspace
+from sim.arm_model import ROBOTS, WIDOWX_250S
 from sim.tasks import TASKS
 
 LEAST_RATE_HZ, MOST_RATE_HZ = 50.0, 200.0
@@ -30,6 +31,11 @@ class BundleFacts(NamedTuple):
     workspace: Workspace
     max_steps: int
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the joints that are driven (J,)."""
+        return (self.guard or GuardConfig.of_robot(self.robot)).names
+
 
 def bundle_facts(path: str | Path, task: str | None = None) -> BundleFacts:
     """Read a bundle after checking every hash.
@@ -39,7 +45,8 @@ def bundle_facts(path: str | Path, task: str | None = None) -> BundleFacts:
         task: what it must be for.
 
     Raises:
-        DataError: missing, damaged or of another task. ConfigError: not of a WidowX task at 5 Hz.
+        DataError: missing, damaged or of another task. ConfigError: not of a WidowX task at 5 Hz, or an
+            unknown arm.
     """
     artifact = load_artifact(path, "policy_bundle", {"task": task} if task else None)
     facts, safety = artifact.metadata, artifact.json("safety.json")
@@ -49,6 +56,8 @@ def bundle_facts(path: str | Path, task: str | None = None) -> BundleFacts:
             f"bundle {path} is for {facts['task']!r} at {facts['control_hz']} Hz; the nodes drive the WidowX "
             f"tasks {', '.join(sorted(TASKS))} at {schema.CONTROL_HZ} Hz"
         )
+    if facts["robot"] not in ROBOTS:
+        raise unknown(f"robot of bundle {path}", facts["robot"], ROBOTS)
     shape, limits = artifact.json("config.json")["image_shape"], safety["action_guard"]
     return BundleFacts(
         Path(path),
@@ -62,6 +71,15 @@ def bundle_facts(path: str | Path, task: str | None = None) -> BundleFacts:
         TASKS[name].workspace,
         TASKS[name].max_steps,
     )
+
+
+def robot_of(bundle: str) -> str:
+    """The arm that `bundle` is for (empty: the WidowX 250 S).
+
+    Raises:
+        DataError: the bundle is missing or damaged. ConfigError: not one that the nodes drive.
+    """
+    return bundle_facts(bundle).robot if bundle else WIDOWX_250S.name
 
 
 def guard_config(bundle: str, rate_hz: float = 0.0, **ages: float) -> GuardConfig:

@@ -13,22 +13,18 @@ from rclpy.parameter import Parameter
 from robot_rl.agents.policy import PolicyRunner
 from robot_rl.data import schema
 from robot_rl.errors import ConfigError, DataError, RobotRLError, unknown
-from robot_rl.safety import GuardConfig
-from robot_rl.trainers.bundle import PolicyBundle, load_bundle
+from robot_rl.trainers.bundle import load_bundle
 from robot_rl_ros.acting import ActingNode, Action
-from robot_rl_ros.bundle import bundle_facts
+from robot_rl_ros.bundle import BundleFacts, bundle_facts
 from robot_rl_ros.managed import run
 from robot_rl_ros.observing import Observation
-from sim.arm import Workspace
 
 
 class Skill(NamedTuple):
     """What one bundle can do."""
 
-    bundle: PolicyBundle
     runner: PolicyRunner
-    workspace: Workspace
-    path: Path
+    facts: BundleFacts
     manifest: bytes
     """As it was when the bundle was loaded."""
 
@@ -41,9 +37,8 @@ def load_skill(path: str, stochastic: bool, seed: int) -> Skill:
     """
     file = Path(path) / "manifest.json"
     manifest = file.read_bytes() if file.is_file() else b""
-    workspace = bundle_facts(path).workspace
-    bundle = load_bundle(path)
-    return Skill(bundle, PolicyRunner(bundle.policy, not stochastic, seed), workspace, Path(path), manifest)
+    facts, policy = bundle_facts(path), load_bundle(path).policy
+    return Skill(PolicyRunner(policy, not stochastic, seed), facts, manifest)
 
 
 class PolicyNode(ActingNode):
@@ -62,23 +57,31 @@ class PolicyNode(ActingNode):
         paths = [self.text("bundle")]
         paths += [str(path) for path in self.declare_parameter("more_bundles", [""]).value or [] if path]
         skills = [load_skill(path, self.stochastic, self.seed) for path in paths]
-        self.skills = {skill.bundle.instruction: skill for skill in skills}
-        first = skills[0].bundle
-        shape = first.policy.config.image_shape
+        self.skills = {skill.facts.instruction: skill for skill in skills}
+        self.first = skills[0].facts
         for skill in skills:
-            if skill.bundle.policy.config.image_shape != shape:
-                found = skill.bundle.policy.config.image_shape
-                raise ConfigError(
-                    f"bundle {skill.path} sees pictures of {found}; expected {shape} as the first"
-                )
-        instruction = self.text("instruction") or first.instruction
+            self._check(skill)
+        instruction = self.text("instruction") or self.first.instruction
         if instruction not in self.skills:
             raise unknown("instruction", instruction, self.skills)
         torch.set_num_threads(1)
-        names = (first.guard or GuardConfig.widowx_250s()).names
-        self.prepare(names, skills[0].workspace, instruction, shape)
+        first = self.first
+        self.prepare(first.names, first.robot, first.workspace, instruction, first.image_shape)
         self.add_on_set_parameters_callback(self._on_parameters)
         self.autostart()
+
+    def _check(self, skill: Skill) -> None:
+        """What all bundles share.
+
+        Raises:
+            ConfigError: this one differs from the first.
+        """
+        for what in ("robot", "names", "image_shape"):
+            found, expected = getattr(skill.facts, what), getattr(self.first, what)
+            if found != expected:
+                raise ConfigError(
+                    f"bundle {skill.facts.path} has {what} {found!r}; expected {expected!r}, as the first"
+                )
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:
@@ -93,19 +96,20 @@ class PolicyNode(ActingNode):
     def _told(self, instruction: str) -> None:
         self.instruction = instruction
         skill = self.skills[instruction]
-        self.take_up(skill.workspace, skill.bundle.action_guard)
+        self.take_up(skill.facts.robot, skill.facts.workspace, skill.facts.action_guard)
         skill.runner.reset(np.ones(1, bool), np.array([self.seed + self._episodes]))
 
     def begin(self) -> str:
         skill = self.skills[self.instruction]
         try:
-            file = skill.path / "manifest.json"
+            file = skill.facts.path / "manifest.json"
             if file.is_file() and file.read_bytes() != skill.manifest:
-                newer = load_skill(str(skill.path), self.stochastic, self.seed)
-                if newer.bundle.instruction != self.instruction:
-                    raise DataError(f"bundle {skill.path} is now for {newer.bundle.instruction!r}")
+                newer = load_skill(str(skill.facts.path), self.stochastic, self.seed)
+                if newer.facts.instruction != self.instruction:
+                    raise DataError(f"bundle {skill.facts.path} is now for {newer.facts.instruction!r}")
+                self._check(newer)
                 self.skills[self.instruction] = newer
-                self.get_logger().info(f"loaded {skill.path} again: it was replaced")
+                self.get_logger().info(f"loaded {skill.facts.path} again: it was replaced")
         except (RobotRLError, OSError) as error:
             return str(error)
         self._told(self.instruction)

@@ -18,13 +18,12 @@ from robot_rl.data.episode import EpisodeMetadata
 from robot_rl.data.recorder import EpisodeRecorder
 from robot_rl.data.store import EpisodeStore
 from robot_rl.errors import ConfigError, DataError
-from robot_rl.safety import GuardConfig
 from robot_rl_ros import messages
 from robot_rl_ros.assembly import Assembler, Requested, Step, Verdict
 from robot_rl_ros.bundle import bundle_facts
 from robot_rl_ros.managed import ManagedNode, run
 from robot_rl_ros.observing import Observer
-from sim.arm import ArmController
+from sim.arm import ArmConfig, ArmController
 
 COLLECT_S, LATE_S, QUIET = 0.05, 10.0, 10
 """After the end of an episode the last messages may be on their way for `LATE_S`; if they are the setpoints
@@ -48,8 +47,8 @@ class RecorderNode(ManagedNode):
             raise ConfigError("recorder store is empty; expected a directory for the episodes")
         self.recorder = EpisodeRecorder(EpisodeStore(store, create=True))
         self.bundle = bundle_facts(self.text("bundle"))
-        self.controller = ArmController(self.bundle.workspace)
-        self.names = (self.bundle.guard or GuardConfig.widowx_250s()).names
+        self.controller = ArmController(self.bundle.workspace, ArmConfig(self.bundle.robot))
+        self.names = self.bundle.names
         cameras = self.declare_parameter("cameras", [schema.DEFAULT_CAMERA]).value or []
         self.cameras = tuple(str(camera) for camera in cameras if camera)
         self.declare_parameter("seed", -1)

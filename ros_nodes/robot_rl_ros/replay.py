@@ -27,6 +27,7 @@ class ReplayNode(ActingNode):
     1/2, 1/3 ...), `single_step` (an action only when `replay/step` is called), `max_start_m` (how far the
     tool may be from where the episode began) [m].
 
+    The arm is the one that the episode was recorded with.
     `replay/enable` starts from the first action, or stops. `replay/drift` says, at every action, how far the
     tool is from where it was recorded.
     """
@@ -59,7 +60,8 @@ class ReplayNode(ActingNode):
         self._granted = 0
         self._drifts = self.create_publisher(JointState, "~/drift", messages.EVENT_QOS)
         self.create_service(Trigger, "~/step", self._on_step)
-        self.prepare(GuardConfig.widowx_250s().names, TASKS[task].workspace, facts.instruction)
+        names = GuardConfig.of_robot(facts.robot).names
+        self.prepare(names, facts.robot, TASKS[task].workspace, facts.instruction)
         self.autostart()
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -140,7 +140,9 @@ class SafetyNode(ManagedNode):
             found = self.get_publishers_info_by_topic(self.resolve_topic_name(topic))
             if len(found) > most:
                 names = ", ".join(sorted(each.node_name for each in found))
-                return f"{len(found)} publishers on {topic} ({names}); expected at most {most}: end the others"
+                return (
+                    f"{len(found)} publishers on {topic} ({names}); expected at most {most}: end the others"
+                )
         return ""
 
     def _may_move(self) -> bool:

@@ -29,6 +29,7 @@ from robot_rl.data import schema
 from robot_rl.errors import ConfigError
 from robot_rl.safety import GuardConfig
 from robot_rl_ros import interbotix, messages
+from robot_rl_ros.bundle import robot_of
 from robot_rl_ros.managed import run
 from sim.arm import PHYSICS_STEPS_PER_SETPOINT, SETPOINTS_PER_STEP
 from sim.tasks import TASKS
@@ -41,16 +42,15 @@ REPEAT_S = 1.0
 """In lock-step what was published is published again if no answer comes for this long."""
 FIRST_NS = 10**9
 """A simulated clock must not begin at 0, which ROS takes for no clock."""
-COMMANDED = GuardConfig.widowx_250s().names
-REPORTED = (*COMMANDED[:6], "gripper", "left_finger", "right_finger")
 # The driver reports current, not torque: N m per A of XM540-W270 (three large joints) and XM430-W350.
 TORQUE_PER_CURRENT = np.array([2.4, 2.4, 2.4, 1.8, 1.8, 1.8])
 
 
 class SimArmNode(Node):
-    """Parameters: `task` (`widowx/...`), `seed` (of the next `sim/reset`), `cameras`, `image_size` [pixels],
-    `camera_hz` [Hz] (0: none), `speed` (simulated seconds per second), `lockstep`, `episode_s` (in lock-step
-    time stops this long after a reset, and on success; 0: never) [s].
+    """Parameters: `task` (`widowx/...`), `bundle` (directory of a bundle for the arm that is simulated;
+    empty: the WidowX 250 S), `seed` (of the next `sim/reset`), `cameras`, `image_size` [pixels], `camera_hz`
+    [Hz] (0: none), `speed` (simulated seconds per second), `lockstep`, `episode_s` (in lock-step time stops
+    this long after a reset, and on success; 0: never) [s].
 
     It takes setpoints as ros2_control's joint_trajectory_controller and forward_command_controller do, both
     of the name `arm_controller`, and as the Interbotix driver does (`commands/joint_trajectory`; with its
@@ -60,6 +60,9 @@ class SimArmNode(Node):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("sim_arm", **kwargs)
         task = str(self.declare_parameter("task", "widowx/push").value)
+        robot = robot_of(str(self.declare_parameter("bundle", "").value))
+        self.commanded = GuardConfig.of_robot(robot).names
+        self.reported = (*self.commanded[:6], "gripper", "left_finger", "right_finger")
         self.declare_parameter("seed", schema.SEED_HELD_OUT)
         self.image_size = int(self.declare_parameter("image_size", 64).value or 64)
         self.cameras = tuple(self.declare_parameter("cameras", [schema.DEFAULT_CAMERA]).value or ())
@@ -67,7 +70,7 @@ class SimArmNode(Node):
         self.speed = float(self.declare_parameter("speed", 1.0).value or 1.0)
         self.lockstep = bool(self.declare_parameter("lockstep", False).value)
         self.episode_s = float(self.declare_parameter("episode_s", 0.0).value or 0.0)
-        env = sim.make(task, image_size=self.image_size, cameras=self.cameras).unwrapped
+        env = sim.make(task, robot=robot, image_size=self.image_size, cameras=self.cameras).unwrapped
         if not isinstance(env, WidowXEnv):
             raise ConfigError(f"task {task!r} is not a WidowX task; expected one of {', '.join(sim.tasks())}")
         self.env = env
@@ -142,13 +145,13 @@ class SimArmNode(Node):
             self._step_locked()
 
     def _on_positions(self, message: Float64MultiArray) -> None:
-        self._take(COMMANDED[: len(message.data)], message.data)
+        self._take(self.commanded[: len(message.data)], message.data)
 
     def _take(self, names: Any, positions: Any) -> None:
         """Joints that are named get a setpoint [rad or m], the others keep theirs."""
-        setpoint = dict(zip(COMMANDED, self.setpoint.tolist(), strict=True))
+        setpoint = dict(zip(self.commanded, self.setpoint.tolist(), strict=True))
         given = messages.by_name(names, positions, names)
-        if not given or not set(names) <= set(COMMANDED) or not np.isfinite(given).all():
+        if not given or not set(names) <= set(self.commanded) or not np.isfinite(given).all():
             self.get_logger().error("ignored a command without finite positions of known joints")
             return
         setpoint |= dict(zip(names, given, strict=True))
@@ -195,10 +198,10 @@ class SimArmNode(Node):
     def _joint_state(self) -> JointState:
         data = self.env.scene.data
         measured = self.env.scene.arm.measured
-        velocity = [float(data.joint(name).qvel[0]) for name in COMMANDED]
-        torque = np.array([data.joint(name).qfrc_actuator[0] for name in COMMANDED[:6]])
+        velocity = [float(data.joint(name).qvel[0]) for name in self.commanded]
+        torque = np.array([data.joint(name).qfrc_actuator[0] for name in self.commanded[:6]])
         current = (torque / TORQUE_PER_CURRENT * 1e3).tolist()
-        message = JointState(name=list(REPORTED))
+        message = JointState(name=list(self.reported))
         message.header.stamp = self._stamp()
         # The gripper's motor angle is not simulated; its two fingers are.
         message.position = [*measured[:6].tolist(), 0.0, float(measured[6]), -float(measured[6])]

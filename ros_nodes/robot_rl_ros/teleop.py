@@ -13,6 +13,7 @@ from robot_rl.errors import ConfigError
 from robot_rl.safety import GuardConfig
 from robot_rl_ros import messages
 from robot_rl_ros.acting import ActingNode, Action
+from robot_rl_ros.bundle import robot_of
 from robot_rl_ros.deadman import JOY, Press, Switch
 from robot_rl_ros.managed import run
 from robot_rl_ros.observing import Observation
@@ -23,10 +24,10 @@ FRESH_S = 0.3
 
 
 class TeleopNode(ActingNode):
-    """Parameters, besides those of `ActingNode`: `task` (whose workspace and instruction hold), `axes` (of
-    dx, dy, dz, droll, dpitch, dyaw; -1: none), `scale` (of a full deflection, in action units),
-    `deadman_button` (the arm moves only while it is held), `estop_button`, `gripper_button` (opens and closes
-    in turns).
+    """Parameters, besides those of `ActingNode`: `task` (whose workspace and instruction hold), `bundle`
+    (directory of a bundle for the arm that is driven; empty: the WidowX 250 S), `axes` (of dx, dy, dz,
+    droll, dpitch, dyaw; -1: none), `scale` (of a full deflection, in action units), `deadman_button` (the arm
+    moves only while it is held), `estop_button`, `gripper_button` (opens and closes in turns).
 
     What a person does is recorded as an intervention.
     """
@@ -49,7 +50,9 @@ class TeleopNode(ActingNode):
         self._held = False
         self._heard = -np.inf
         self.create_subscription(Joy, JOY, self._on_joy, messages.SENSOR_QOS)
-        self.prepare(GuardConfig.widowx_250s().names, TASKS[task].workspace, TASKS[task].instructions[0])
+        robot = robot_of(self.text("bundle"))
+        names = GuardConfig.of_robot(robot).names
+        self.prepare(names, robot, TASKS[task].workspace, TASKS[task].instructions[0])
         self.autostart()
 
     def _on_joy(self, message: Joy) -> None:

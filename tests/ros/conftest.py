@@ -82,20 +82,29 @@ def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained policy: it moves, to no purpose."""
+    return untrained(tmp_path_factory.mktemp("bundle"), "widowx_250s")
+
+
+@pytest.fixture(scope="session")
+def ai_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for the WidowX AI."""
+    return untrained(tmp_path_factory.mktemp("ai_bundle"), "widowx_ai")
+
+
+def untrained(folder: Path, robot: str) -> Path:
     from robot_rl.agents.policy import ActorPolicy, PolicyConfig
     from robot_rl.safety import GuardConfig
     from robot_rl.trainers.bundle import export_bundle
 
-    folder = tmp_path_factory.mktemp("bundle")
     policy = ActorPolicy(PolicyConfig(7, 7, image_shape=(32, 32), hidden=(16,), seed=1))
     policy.save(folder / "policy", {"task": "widowx/push"})
     export_bundle(
         folder / "policy",
         folder / "bundle",
         task="widowx/push",
-        robot="widowx_250s",
+        robot=robot,
         instruction="push the block",
         # Generous ages: the machine that tests may be busy. Their faults are injected on purpose.
-        guard=GuardConfig.widowx_250s(max_command_age_s=2.0, max_state_age_s=2.0),
+        guard=GuardConfig.of_robot(robot, max_command_age_s=2.0, max_state_age_s=2.0),
     )
     return folder / "bundle"

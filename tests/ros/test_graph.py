@@ -18,14 +18,17 @@ from robot_rl_ros import messages
 from robot_rl_ros.observing import Observation
 from robot_rl_ros.policy import PolicyNode
 from robot_rl_ros.safety import SafetyNode
-from robot_rl_ros.sim_arm import REPORTED, SimArmNode
+from robot_rl_ros.sim_arm import SimArmNode
+from robot_rl_ros.teleop import TeleopNode
 from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from robot_rl.agents.policy import ActorPolicy, PolicyConfig
 from robot_rl.data import schema
-from robot_rl.errors import DataError
+from robot_rl.errors import ConfigError, DataError
 from robot_rl.safety import GuardConfig
+from robot_rl.trainers.bundle import export_bundle
 from tests.ros.conftest import ROOT, Graph
 
 pytestmark = pytest.mark.ros
@@ -73,8 +76,8 @@ def test_the_simulated_arm_behaves_like_the_driver(graph: Graph) -> None:
     listener = graph.add(Listener)
     graph.until(lambda: len(listener.states) > 3 and len(listener.pictures) > 1 and len(listener.truth) > 0)
     state, picture = listener.states[-1], listener.pictures[-1]
-    assert tuple(state.name) == REPORTED
-    assert len(state.position) == len(state.velocity) == len(state.effort) == len(REPORTED)
+    assert tuple(state.name) == arm.reported
+    assert len(state.position) == len(state.velocity) == len(state.effort) == 9
     assert (picture.height, picture.width, picture.encoding) == (32, 32, "rgb8")
     assert np.ptp(messages.picture_from(picture)) > 50
     assert listener.truth[-1]["success"] == 0
@@ -171,7 +174,7 @@ def assert_still(graph: Graph, listener: Listener) -> None:
 def test_a_reset_of_the_guard_moves_nothing_until_the_policy_is_enabled_again(
     graph: Graph, bundle: Path
 ) -> None:
-    guard, policy, listener = acting(graph, bundle)
+    guard, _, listener = acting(graph, bundle)
     guard.guard.estop()
     graph.until(lambda: guard._reason == "estop")
     graph.during(0.5)
@@ -202,7 +205,7 @@ def test_a_new_guard_moves_nothing_until_the_policy_is_enabled_again(graph: Grap
 
 
 def test_a_released_deadman_button_does_not_disable_the_policy(graph: Graph, bundle: Path) -> None:
-    guard, policy, listener = acting(graph, bundle)
+    guard, _, listener = acting(graph, bundle)
     guard.deadman_timeout_s = 60.0
     graph.until(lambda: guard._reason == "inactive")
     assert_still(graph, listener)
@@ -223,14 +226,18 @@ def test_neither_policy_nor_guard_moves_the_arm_after_its_end(graph: Graph, bund
     assert not graph.call(listener.enable, SetBool.Request(data=True)).success
 
 
-def test_the_policy_does_as_in_the_simulator(graph: Graph, bundle: Path) -> None:
+@pytest.mark.parametrize("robot", ["bundle", "ai_bundle"])
+def test_the_policy_does_as_in_the_simulator(
+    graph: Graph, robot: str, request: pytest.FixtureRequest
+) -> None:
     """One observation gives the node's setpoints and the simulator's."""
     import sim
     from robot_rl.agents.policy import PolicyRunner
     from robot_rl.trainers.bundle import load_bundle
 
+    bundle = request.getfixturevalue(robot)
     node = graph.add(PolicyNode, bundle=str(bundle))
-    env = sim.make("widowx/push", image_size=32).unwrapped
+    env = sim.make("widowx/push", image_size=32, robot=load_bundle(bundle).robot).unwrapped
     observation, _ = env.reset(seed=3)
     measured = env.scene.arm.measured
     seen = Observation(0.0, measured, {"front": observation[schema.IMAGE]})
@@ -267,6 +274,20 @@ def test_a_damaged_bundle_is_refused(graph: Graph, bundle: Path, tmp_path: Path)
     for make in (SafetyNode, PolicyNode):
         with pytest.raises(DataError, match=r"safety\.json"):
             graph.add(make, bundle=str(damaged))
+
+
+def test_bundles_of_two_arms_do_not_go_together_and_an_unknown_arm_is_refused(
+    graph: Graph, bundle: Path, ai_bundle: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="has robot 'widowx_ai'; expected 'widowx_250s', as the first"):
+        graph.add(PolicyNode, bundle=str(bundle), more_bundles=[str(ai_bundle)])
+    ActorPolicy(PolicyConfig(7, 7, hidden=(4,))).save(tmp_path / "policy", {})
+    export_bundle(
+        tmp_path / "policy", tmp_path / "strange", task="widowx/push", robot="widowx_9", instruction="push"
+    )
+    for make in (SimArmNode, TeleopNode, PolicyNode):
+        with pytest.raises(ConfigError, match=r"unknown robot of bundle .*strange 'widowx_9'"):
+            graph.add(make, bundle=str(tmp_path / "strange"))
 
 
 def test_the_parameter_file_fits_the_nodes(graph: Graph, bundle: Path) -> None:

@@ -58,7 +58,7 @@ def simulated(bundle: Path, task: str = "widowx/push") -> Episode:
     """The same policy in the simulator's own loop: observations and actions."""
     loaded = load_bundle(bundle)
     assert loaded.guard is not None
-    env = sim.make(task, image_size=32, hold_steps=STEPS + 1).unwrapped
+    env = sim.make(task, image_size=32, hold_steps=STEPS + 1, robot=loaded.robot).unwrapped
     env.set_command_filter(GuardFilter(loaded.guard))
     runner, guard = PolicyRunner(loaded.policy), ActionGuard(1, 7, loaded.action_guard)
     observation, _ = env.reset(seed=SEED)
@@ -77,11 +77,13 @@ def simulated(bundle: Path, task: str = "widowx/push") -> Episode:
     )
 
 
+@pytest.mark.parametrize("robot", ["bundle", "ai_bundle"])
 def test_an_episode_equals_the_simulators_own_and_is_recorded(
-    graph: Graph, bundle: Path, tmp_path: Path
+    graph: Graph, robot: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    bundle = request.getfixturevalue(robot)
     lockstep = {"lockstep": True, "bundle": str(bundle)}
-    arm = graph.add(SimArmNode, image_size=32, seed=SEED, lockstep=True, episode_s=STEPS / schema.CONTROL_HZ)
+    arm = graph.add(SimArmNode, image_size=32, seed=SEED, episode_s=STEPS / schema.CONTROL_HZ, **lockstep)
     graph.add(SafetyNode, **lockstep)
     graph.add(PolicyNode, **lockstep)
     graph.add(RecorderNode, bundle=str(bundle), store=str(tmp_path / "store"), truth=True, seed=SEED)
@@ -102,6 +104,7 @@ def test_an_episode_equals_the_simulators_own_and_is_recorded(
             if name.startswith(("observation", "action")):
                 np.testing.assert_allclose(episode.arrays()[name], value, atol=1e-5, err_msg=name)
         assert episode.metadata.seed == SEED
+        assert episode.metadata.robot == expected.metadata.robot
         assert episode.metadata.source == "policy"
         assert episode.metadata.instruction == "push the block"
         assert episode.truncated[-1]

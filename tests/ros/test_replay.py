@@ -53,14 +53,23 @@ class Caller(Node):
         )
 
 
+def recorded(bundle: Path, folder: Path) -> str:
+    EpisodeStore(folder, create=True).append(simulated(bundle))
+    return str(folder)
+
+
 @pytest.fixture
 def recording(bundle: Path, tmp_path: Path) -> str:
-    EpisodeStore(tmp_path / "store", create=True).append(simulated(bundle))
-    return str(tmp_path / "store")
+    return recorded(bundle, tmp_path / "store")
 
 
-def test_a_recording_is_replayed_where_it_was(graph: Graph, bundle: Path, recording: str) -> None:
-    graph.add(SimArmNode, image_size=32, seed=SEED, lockstep=True)
+@pytest.mark.parametrize("robot", ["bundle", "ai_bundle"])
+def test_a_recording_is_replayed_where_it_was(
+    graph: Graph, robot: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    bundle = request.getfixturevalue(robot)
+    recording = recorded(bundle, tmp_path / "store")
+    graph.add(SimArmNode, image_size=32, seed=SEED, lockstep=True, bundle=str(bundle))
     graph.add(SafetyNode, bundle=str(bundle), lockstep=True)
     replay = graph.add(ReplayNode, dataset=recording, lockstep=True)
     caller = graph.add(Caller)
