@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import DictConfig
 
 from robot_rl.agents.policy import ActorPolicy, PolicyRunner
 from robot_rl.cli.config import build, resolve, run_config
@@ -22,9 +25,9 @@ from robot_rl.data import schema
 from robot_rl.data.artifact import atomic_write
 from robot_rl.data.video import write_video
 from robot_rl.errors import ConfigError, DataError
-from robot_rl.safety import GuardedVectorEnv
+from robot_rl.safety import ActionGuardConfig, GuardConfig, GuardedVectorEnv, GuardFilter
 from robot_rl.trainers.bundle import KIND as BUNDLE
-from robot_rl.trainers.bundle import export_bundle, load_bundle
+from robot_rl.trainers.bundle import PolicyBundle, export_bundle, load_bundle
 from robot_rl.trainers.evaluate import evaluate as run_evaluation
 from robot_rl.trainers.onnx import export_onnx
 from robot_rl.trainers.protocols import Policy
@@ -74,7 +77,8 @@ def actor(source: str, simulation: Simulation, env: GuardedVectorEnv, noise: flo
     if source == "random":
         return random_policy(simulation.task, env)
     if manifest(source).get("kind") == BUNDLE:
-        return PolicyRunner(load_actor(source, simulation.task))
+        expect = {"task": simulation.task, "robot": simulation.spec.robot}
+        return PolicyRunner(load_bundle(source, expect).policy)
     if manifest(source)["metadata"].get("pair"):
         return _one_of_two(source, simulation)
     return load_runner(source, {"task": simulation.task})
@@ -91,14 +95,72 @@ def _one_of_two(source: str, simulation: Simulation) -> PolicyRunner:
     return PolicyRunner(policy, instruction=simulation.spec.instruction)
 
 
+class BundleSimulation(Simulation):
+    """The arm that a bundle is for, behind the bundle's own guards.
+
+    Raises:
+        ConfigError: the command line names another arm, or other limits.
+    """
+
+    def __init__(self, bundle: PolicyBundle, overrides: list[str]) -> None:
+        self.bundle = bundle
+        if is_widowx(bundle.task) and not named(overrides, "robot"):
+            overrides = [*overrides, f"robot={bundle.robot}"]
+        config = resolve(overrides)
+        if is_widowx(bundle.task) and config.robot.name != bundle.robot:
+            raise ConfigError(
+                f"robot={config.robot.name}, and the bundle is for {bundle.robot}: leave it out"
+            )
+        if named(overrides, "safety") and self._limits(config) != (bundle.guard, bundle.action_guard):
+            raise ConfigError(
+                "safety= differs from the limits in the bundle, which is evaluated within its own: leave it "
+                "out, or export a bundle with these"
+            )
+        action = bundle.action_guard
+        super().__init__(
+            resolve(
+                [
+                    *overrides,
+                    f"safety.action.max_change={action.max_change}",
+                    f"safety.action.absolute={list(action.absolute)}",
+                ]
+            )
+        )
+
+    def _limits(self, config: DictConfig) -> tuple[GuardConfig | None, ActionGuardConfig]:
+        """What `config` asks for: limits of the joints and of actions."""
+        safety = build(SafetyConfig, config.safety, "safety")
+        guarded = is_widowx(self.bundle.task) and safety.joint_guard
+        return safety.guard(self.bundle.robot) if guarded else None, safety.action
+
+    def command_filter(self) -> Callable[[], Any] | None:
+        if self.bundle.guard is None or self.spec.port == "springs":
+            return super().command_filter()
+        return partial(GuardFilter, self.bundle.guard)
+
+
+def named(overrides: list[str], group: str) -> bool:
+    """Whether the command line says something of this config group."""
+    return any(text.lstrip("+~").startswith((f"{group}=", f"{group}.")) for text in overrides)
+
+
+def evaluated(source: str, overrides: list[str]) -> Simulation:
+    """Where `source` is evaluated: on the task of a checkpoint unless another is named, with the arm and the
+    limits of a bundle."""
+    if source in ("expert", "random"):
+        return Simulation(resolve(overrides))
+    if not any(text.startswith("task=") for text in overrides):
+        overrides = [*overrides, f"task={manifest(source)['metadata']['task']}"]
+    if manifest(source).get("kind") == BUNDLE:
+        return BundleSimulation(load_bundle(source), overrides)
+    return Simulation(resolve(overrides))
+
+
 def evaluate(arguments: dict[str, str], overrides: list[str]) -> int:
     """Success on the evaluation seeds."""
-    config = resolve(overrides)
     source = arguments["checkpoint"]
-    named = any(text.startswith("task=") for text in overrides)
-    if source not in ("expert", "random") and not named:
-        config = resolve([*overrides, f"task={manifest(source)['metadata']['task']}"])
-    simulation = Simulation(config)
+    simulation = evaluated(source, overrides)
+    config = simulation.config
     section = build(EvaluationConfig, config.evaluation, "evaluation")
     number = whole_number(arguments, "episodes", section.episodes)
     seeds = range(section.first_seed, section.first_seed + number)

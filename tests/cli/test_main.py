@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from robot_rl.agents.policy import ActorPolicy, PolicyConfig
 from robot_rl.cli.catalogue import VERBS
 from robot_rl.cli.config import build, expand_sweep, groups, resolve
 from robot_rl.cli.main import EXIT_USER_ERROR, main
-from robot_rl.cli.sections import SECTIONS, CollectConfig, OfflineConfig, OnlineStageConfig
+from robot_rl.cli.sections import SECTIONS, CollectConfig, OfflineConfig, OnlineStageConfig, SafetyConfig
 from robot_rl.cli.simulation import Simulation
-from robot_rl.errors import ConfigError
-from robot_rl.safety import GuardConfig
+from robot_rl.cli.verbs import actor, evaluated
+from robot_rl.errors import ConfigError, DataError
+from robot_rl.safety import ActionGuardConfig, GuardConfig
+from robot_rl.trainers.bundle import export_bundle
 from sim.tasks import TASKS
 
 
@@ -127,6 +130,55 @@ def test_another_arm_has_its_own_limits() -> None:
     assert guard_filter().guard.config == GuardConfig.widowx_ai()
     with pytest.raises(ConfigError, match="did you mean widowx_ai"):
         resolve(["robot=widowx_a1"])
+
+
+def test_a_bundle_is_evaluated_on_its_own_arm_within_its_own_limits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = GuardConfig.widowx_ai(max_velocity=(0.01,) * 7)
+    ActorPolicy(PolicyConfig(7, 7, image_shape=None, hidden=(4,), seed=1)).save(tmp_path / "policy", {})
+    bundle = str(tmp_path / "slow")
+    facts = {"task": "widowx/reach", "robot": "widowx_ai", "instruction": "reach", "guard": limits}
+    export_bundle(tmp_path / "policy", bundle, **facts, action_guard=ActionGuardConfig(0.5))
+    quick = ["collect.num_envs=1", "collect.workers=0", "task.env.cameras=[]"]
+    simulation = evaluated(bundle, quick)
+    assert (simulation.task, simulation.spec.robot) == ("widowx/reach", "widowx_ai")
+    guard_filter = simulation.command_filter()
+    assert guard_filter is not None
+    assert guard_filter().guard.config == limits
+    env = simulation.vector_env(1)
+    assert env.guard.config == ActionGuardConfig(0.5)
+    env.close()
+    result = tmp_path / "result.json"
+    words = ["eval", f"checkpoint={bundle}", "episodes=1", "task.env.max_steps=5", *quick]
+    assert main([*words, f"json={result}"]) == 0
+    assert json.loads(result.read_text())["episodes"]["curtailed"] == [5]
+    for contrary, expected in {
+        "robot=widowx_250s": "robot=widowx_250s, and the bundle is for widowx_ai",
+        "safety=guarded": "safety= differs from the limits in the bundle",
+        "safety.action.max_change=1": "safety= differs from the limits in the bundle",
+        "task=widowx/push": "widowx/push",
+    }.items():
+        assert main([*words, contrary]) == EXIT_USER_ERROR
+        assert expected in capsys.readouterr().err
+    other = Simulation(resolve(["task=widowx/reach", *quick]))
+    env = other.vector_env(1)
+    with pytest.raises(DataError, match="robot 'widowx_ai'; expected 'widowx_250s'"):
+        actor(bundle, other, env)
+    env.close()
+
+
+def test_the_limits_of_an_ordinary_bundle_may_be_said_once_more(tmp_path: Path) -> None:
+    ActorPolicy(PolicyConfig(7, 7, image_shape=None, hidden=(4,))).save(tmp_path / "policy", {})
+    for said in ("guarded", "energy_bounded"):
+        safety = build(SafetyConfig, resolve([f"safety={said}"]).safety, "safety")
+        guard = safety.guard("widowx_250s")
+        facts = {"task": "widowx/reach", "robot": "widowx_250s", "instruction": "reach", "guard": guard}
+        export_bundle(tmp_path / "policy", tmp_path / said, **facts)
+        simulation = evaluated(str(tmp_path / said), [f"safety={said}", "task.env.cameras=[]"])
+        guard_filter = simulation.command_filter()
+        assert guard_filter is not None
+        assert guard_filter().guard.config == guard
 
 
 def test_a_sweep_is_every_combination() -> None:
