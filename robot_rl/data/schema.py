@@ -26,7 +26,7 @@ LANGUAGE: Final = "observation.language"
 """The instruction as a vector, float32 (L,): `robot_rl.data.language`, or any text encoder's."""
 
 # Actions of the WidowX family (BridgeData V2): delta xyz and delta roll pitch yaw in [-1, 1], and the opening
-# of the gripper, absolute, 0 = closed, 1 = open.
+# of the gripper, absolute, 1 = open. An arm takes 0 and all below for closed.
 ACTION_NAMES: Final = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 DELTA_POSITION_M: Final = 0.05
 DELTA_ROTATION_RAD: Final = 0.25

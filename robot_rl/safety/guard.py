@@ -115,11 +115,14 @@ class CommandGuard:
         """The latched fault, one of `schema.FILTER_REASONS`; "" if there is none."""
         return self._fault
 
-    def reset(self, measured: Any, now: float) -> None:
+    def reset(self, measured: Any, now: float, earlier: JointState | None = None) -> None:
         """Forget faults, senders and sequences; start at rest at `measured` (J,), at time `now` [s].
 
+        Args:
+            earlier: the state before, if there is one, which must agree with `measured`.
+
         Raises:
-            DataError: `measured` is not a finite pose of J joints.
+            DataError: `measured` is not a finite pose of J joints, or too far from the `earlier` one.
         """
         numbers, wrong = _numbers(measured, self._joints)
         if wrong or not math.isfinite(now):
@@ -127,6 +130,13 @@ class CommandGuard:
                 f"guard cannot start from pose {measured!r} at {now!r} s ({wrong or 'non_finite'}); "
                 f"expected {self._joints} finite positions of {', '.join(self.config.names)}"
             )
+        if earlier is not None:
+            before, wrong = _numbers(earlier.position, self._joints)
+            if wrong or self._leaps(numbers, before, now - earlier.stamp):
+                raise DataError(
+                    f"guard cannot start from pose {numbers}: the state before was {earlier.position}, "
+                    "further away than the arm can move in that time; try again once it is measured well"
+                )
         self._measured = numbers
         self._fault = ""
         self._last = None
@@ -213,7 +223,7 @@ class CommandGuard:
             return "wrong_shape"
         if not -self.config.period_s <= now - stamp <= self.config.max_state_age_s:
             return "stale_state"
-        if self._leaps(measured, stamp - self._measured_at):
+        if self._leaps(measured, self._measured, stamp - self._measured_at):
             return "implausible_state"
         self._measured_at = stamp
         if measured != self._measured:
@@ -227,15 +237,15 @@ class CommandGuard:
                 return "stale_state"
         return ""
 
-    def _leaps(self, measured: list[float], elapsed: float) -> bool:
-        """Whether a joint is further from its last reading than it can have come in `elapsed` [s].
+    def _leaps(self, position: list[float], earlier: list[float], elapsed: float) -> bool:
+        """Whether no arm measured at `earlier` (J,) can be at `position` (J,) `elapsed` seconds later.
 
         A driver that failed to read its motors publishes a pose of zeros with a new stamp. The leash would
         pull the setpoint there at once.
         """
         elapsed = max(elapsed, self.config.period_s)
-        reach = zip(measured, self._measured, self.config.max_velocity, self.config.leash, strict=True)
-        return any(abs(q - last) > slack + speed * elapsed for q, last, speed, slack in reach)
+        reach = zip(position, earlier, self.config.max_velocity, self.config.leash, strict=True)
+        return any(abs(x - y) > slack + speed * elapsed for x, y, speed, slack in reach)
 
     def _displaced(self) -> bool:
         """Whether a joint is further than its leash from where it is held."""

@@ -51,6 +51,7 @@ class SafetyNode(ManagedNode):
         self.lockstep = bool(self.declare_parameter("lockstep", False).value)
         self._requested: Command | None = None
         self._measured: Measured | None = None
+        self._earlier: Measured | None = None
         self._reason: str | None = None
         self._deadman_at = -float("inf")
         self._answer: tuple[Decision, float] | None = None
@@ -90,7 +91,7 @@ class SafetyNode(ManagedNode):
         return self.get_clock().now().nanoseconds * 1e-9
 
     def _on_state(self, message: JointState) -> None:
-        self._measured = messages.measured_from(message, self.config.names)
+        self._earlier, self._measured = self._measured, messages.measured_from(message, self.config.names)
         if self.lockstep:
             self._step_locked()
 
@@ -124,7 +125,8 @@ class SafetyNode(ManagedNode):
             response.message = refusal
             return response
         try:
-            self.guard.reset(measured.position, now)
+            # In lock-step the simulator may just have put the arm elsewhere.
+            self.guard.reset(measured.position, now, None if self.lockstep else self._earlier)
         except DataError as error:
             response.message = str(error)
             return response

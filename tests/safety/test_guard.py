@@ -106,6 +106,15 @@ def test_a_pose_that_no_arm_can_have_come_to_stops_it_where_it_is(passivity: Pas
     assert np.abs(decision.executed - HOME).max() < 0.01
 
 
+def test_a_reset_on_a_pose_that_the_one_before_contradicts_is_refused() -> None:
+    guard, unread = CommandGuard(CONFIG), np.append(np.full(6, -math.pi), HOME[6])
+    for pose, earlier in ((unread, HOME), (HOME, unread), (HOME, np.zeros(3))):
+        with pytest.raises(DataError, match="the state before was"):
+            guard.reset(pose, H, JointState(earlier, 0.0))
+    guard.reset(HOME + 0.005, H, JointState(HOME, 0.0))
+    guard.reset(unread, 3600.0, JointState(HOME, 0.0))  # there was time enough
+
+
 def test_a_joint_at_its_top_speed_is_believed() -> None:
     guard = started(pose=np.append(np.zeros(6), 0.02))
     for k in range(1, 20):

@@ -1,10 +1,13 @@
 """RLDS (the format of BridgeData V2 and Open X-Embodiment) to Episodes, without TensorFlow.
 
 Action. BridgeData stores the commanded change over one step of .2 s, in metres and radians, and the
-gripper as 0 (closed) to 1 (open). Ours are shares of the largest step, and the same opening:
+gripper as 0 (closed) to 1 (open). Ours lies in [-1, 1]:
 
     action[0:3] = clip(delta_xyz / .05)      action[3:6] = clip(delta_rpy / .25)
-    action[6]   = clip(gripper)
+    action[6]   = 2 gripper - 1
+
+so that the gripper spans as much as the others. The simulated arm takes an opening of 0 to 1 and holds what
+lies below for closed: the same for BridgeData's commands, which are 0 or 1.
 
 `from_unit_action` is the inverse; only what was clipped is lost, and `metadata.extra["clipped"]` counts
 the numbers that were. The state is kept as measured (its gripper may read slightly above 1).
@@ -44,15 +47,15 @@ _CAMERA = "steps/observation/image_"
 
 
 def to_unit_action(raw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """BridgeData actions (T, 7) [m, rad, 0..1] to ours, clipped."""
-    unit = np.concatenate([raw[:, :6] / _SCALE, raw[:, 6:].clip(0, 1)], axis=1)
+    """BridgeData actions (T, 7) [m, rad, 0..1] to ours in [-1, 1], clipped."""
+    unit = np.concatenate([raw[:, :6] / _SCALE, 2 * raw[:, 6:] - 1], axis=1)
     clipped: npt.NDArray[np.float32] = np.clip(unit, -1, 1).astype(np.float32)
     return clipped
 
 
 def from_unit_action(action: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Our actions (T, 7) to BridgeData's [m, rad, 0..1]."""
-    return np.concatenate([action[:, :6] * _SCALE, action[:, 6:]], axis=1).astype(np.float32)
+    """Our actions (T, 7) in [-1, 1] to BridgeData's [m, rad, 0..1]."""
+    return np.concatenate([action[:, :6] * _SCALE, (action[:, 6:] + 1) / 2], axis=1).astype(np.float32)
 
 
 def read_rlds(path: str | Path) -> Iterator[Episode]:
