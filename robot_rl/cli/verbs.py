@@ -22,7 +22,7 @@ from robot_rl.cli.sections import EvaluationConfig, SafetyConfig
 from robot_rl.cli.simulation import Simulation, arms, counting, is_widowx, task_spec
 from robot_rl.cli.stages import STAGES
 from robot_rl.data import schema
-from robot_rl.data.artifact import atomic_write
+from robot_rl.data.artifact import atomic_write, peek_artifact
 from robot_rl.data.video import write_video
 from robot_rl.errors import ConfigError, DataError
 from robot_rl.safety import ActionGuardConfig, GuardConfig, GuardedVectorEnv, GuardFilter
@@ -43,21 +43,6 @@ def whole_number(arguments: dict[str, str], name: str, default: int, least: int 
     return int(text)
 
 
-def manifest(path: str) -> dict[str, Any]:
-    """What a checkpoint says of itself, before it is loaded and checked.
-
-    Raises:
-        DataError: there is none.
-    """
-    file = Path(path) / "manifest.json"
-    if not file.exists():
-        raise DataError(
-            f"{path} is no checkpoint: it has no manifest.json. Policies stand in RUN/stages/STAGE/policy"
-        )
-    content: dict[str, Any] = json.loads(file.read_text())
-    return content
-
-
 def load_actor(path: str, task: str | None) -> ActorPolicy:
     """A policy checkpoint or the policy of a bundle; `task`: what it must be for.
 
@@ -65,7 +50,8 @@ def load_actor(path: str, task: str | None) -> ActorPolicy:
         DataError: missing, damaged, or for another task.
     """
     expect = {"task": task} if task else None
-    if manifest(path).get("kind") == BUNDLE:
+    kind, _ = peek_artifact(path)
+    if kind == BUNDLE:
         return load_bundle(path, expect).policy
     return ActorPolicy.load(path, expect)
 
@@ -76,22 +62,23 @@ def actor(source: str, simulation: Simulation, env: GuardedVectorEnv, noise: flo
         return ExpertPolicy(arms(env), noise)
     if source == "random":
         return random_policy(simulation.task, env)
-    if manifest(source).get("kind") == BUNDLE:
+    kind, facts = peek_artifact(source)
+    if kind == BUNDLE:
         expect = {"task": simulation.task, "robot": simulation.spec.robot}
         return PolicyRunner(load_bundle(source, expect).policy)
-    if manifest(source)["metadata"].get("pair"):
-        return _one_of_two(source, simulation)
+    if facts.get("pair"):
+        return _one_of_two(source, simulation, facts["pair"])
     return load_runner(source, {"task": simulation.task})
 
 
-def _one_of_two(source: str, simulation: Simulation) -> PolicyRunner:
-    """A policy of a task and the one that undoes it, told which of them it is to do.
+def _one_of_two(source: str, simulation: Simulation, backward: str) -> PolicyRunner:
+    """A policy of a task and of `backward`, the one that undoes it, told which of them it is to do.
 
     Raises:
         DataError: damaged, or neither is the simulated one.
     """
-    undone = manifest(source)["metadata"]["pair"] == simulation.task
-    policy = ActorPolicy.load(source, {"pair" if undone else "task": simulation.task})
+    key = "pair" if backward == simulation.task else "task"
+    policy = ActorPolicy.load(source, {key: simulation.task})
     return PolicyRunner(policy, instruction=simulation.spec.instruction)
 
 
@@ -149,9 +136,10 @@ def evaluated(source: str, overrides: list[str]) -> Simulation:
     limits of a bundle."""
     if source in ("expert", "random"):
         return Simulation(resolve(overrides))
-    if not any(text.startswith("task=") for text in overrides):
-        overrides = [*overrides, f"task={manifest(source)['metadata']['task']}"]
-    if manifest(source).get("kind") == BUNDLE:
+    kind, facts = peek_artifact(source)
+    if "task" in facts and not any(text.startswith("task=") for text in overrides):
+        overrides = [*overrides, f"task={facts['task']}"]
+    if kind == BUNDLE:
         return BundleSimulation(load_bundle(source), overrides)
     return Simulation(resolve(overrides))
 

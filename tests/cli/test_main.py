@@ -15,10 +15,13 @@ from robot_rl.cli.main import EXIT_USER_ERROR, main
 from robot_rl.cli.sections import SECTIONS, CollectConfig, OfflineConfig, OnlineStageConfig, SafetyConfig
 from robot_rl.cli.simulation import Simulation
 from robot_rl.cli.verbs import actor, evaluated
+from robot_rl.data.artifact import MANIFEST, save_artifact
+from robot_rl.data.store import EpisodeStore
 from robot_rl.errors import ConfigError, DataError
 from robot_rl.safety import ActionGuardConfig, GuardConfig
 from robot_rl.trainers.bundle import export_bundle
 from sim.tasks import TASKS
+from tests.data.make import episode
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -67,7 +70,7 @@ def test_the_overview_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> Non
         (["train", "stage=bc", "dataset=lerobt:x"], "unknown dataset format 'lerobt'"),
         (["pipeline", "resume=nowhere"], "nowhere is not a run directory"),
         (["eval"], "eval needs checkpoint="),
-        (["eval", "checkpoint=nowhere"], "nowhere is no checkpoint"),
+        (["eval", "checkpoint=nowhere"], "no artifact at nowhere: check the path"),
         (["eval", "checkpoint=expert", "episodes=-3"], "episodes='-3'; expected a whole number"),
         (["replay", "dataset=nowhere"], "nowhere"),
         (["report", "run=nowhere"], "nowhere is not a run directory"),
@@ -93,6 +96,21 @@ def test_mistakes_get_one_line_and_status_2(
     assert message.startswith("robot-rl: ")
     assert message.count("\n") == 1
     assert not list(tmp_path.glob("runs/*")), "a refused command must leave nothing behind"
+
+
+@pytest.mark.parametrize("words", [["eval"], ["replay", "dataset=store"]])
+def test_a_checkpoint_whose_manifest_is_cut_gets_one_line(
+    words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    EpisodeStore("store", create=True).append(episode(0))
+    save_artifact("policy", "policy", {}, {"task": "widowx/push"})
+    manifest = tmp_path / "policy" / MANIFEST
+    manifest.write_bytes(manifest.read_bytes()[:40])
+    assert main([*words, "checkpoint=policy"]) == EXIT_USER_ERROR
+    message = capsys.readouterr().err
+    assert "manifest.json cannot be read" in message
+    assert message.count("\n") == 1
 
 
 def test_every_preset_task_and_section_builds() -> None:
