@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from robot_rl.cli.sections import SECTIONS
+from robot_rl.data import schema
 from robot_rl.errors import ConfigError, unknown
 from robot_rl.trainers.run import Run
 from sim import tasks
@@ -117,9 +119,10 @@ def resolve(overrides: list[str]) -> DictConfig:
                 if key not in valid and key not in known:
                     raise unknown("key", key, [*valid, *known]) from error
             raise ConfigError(str(error).splitlines()[0]) from error
-    for key in ("seed", "threads"):
-        if type(config[key]) is not int or config[key] < 0:  # a bool is an int too
-            raise ConfigError(f"{key}={config[key]!r}; expected a whole number of at least 0")
+    for key, least, most in (("seed", 0, schema.RUNS - 1), ("threads", 0, math.inf)):
+        if type(config[key]) is not int or not least <= config[key] <= most:  # a bool is an int too
+            bounds = f"at least {least}" if most == math.inf else f"{least} to {most}"
+            raise ConfigError(f"{key}={config[key]!r}; expected a whole number, {bounds}")
     family, _, short = str(config.task.name).partition("/")
     if config.task.demo_noise is None and family == "widowx" and short in TASKS:
         config.task.demo_noise = TASKS[short].demo_noise

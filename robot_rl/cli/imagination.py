@@ -125,7 +125,7 @@ def _refine(
 
 def _refreshed(context: Context, policy: ActorPolicy, section: ImaginationConfig) -> WorldModel:
     """The run's world model, after some updates on the refined policy's own episodes too (WoVR)."""
-    first = schema.SEED_ROLLOUTS + context.seed * 10_000 + 7_000
+    first = schema.SEED_ROLLOUTS + context.seed * schema.RUN_SEEDS + 7_000
     fresh = context.episodes(
         "refresh",
         range(first, first + section.refresh_episodes),

@@ -79,8 +79,12 @@ class PassivityStudyConfig:
     passivity: PassivityConfig = field(init=False)
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
-            raise ConfigError(f"study seeds={self.seeds}; expected different whole numbers of at least 0")
+        if (
+            not self.seeds
+            or len(set(self.seeds)) != len(self.seeds)
+            or not set(self.seeds) <= set(range(schema.RUNS))
+        ):
+            raise ConfigError(f"study seeds={self.seeds}; expected different ones, 0 to {schema.RUNS - 1}")
         for name in ("demos", "bc_updates", "episodes_per_update", "evaluation"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"study {name}={getattr(self, name)}; expected at least 1")
@@ -162,7 +166,7 @@ def _train(run: Run, variant: str, seed: int, config: PassivityStudyConfig, prog
     try:
         spec = env.unwrapped.task_spec  # type: ignore[attr-defined]
         origin = EpisodeOrigin(TASK, spec.robot, spec.control_hz, variant)
-        first = schema.SEED_DEMOS + seed * 10_000
+        first = schema.SEED_DEMOS + seed * schema.RUN_SEEDS
         expert = sim.ExpertPolicy(env.unwrapped, config.demo_noise)  # type: ignore[arg-type]
         demos = rollout(env, expert, range(first, first + config.demos), origin)
         policy = _policy(demos, seed, config)
@@ -183,7 +187,7 @@ def _train(run: Run, variant: str, seed: int, config: PassivityStudyConfig, prog
             agent,
             origin,
             OnlineConfig(config.episodes, config.episodes_per_update, config.episodes_per_update, config.utd),
-            schema.SEED_ONLINE + seed * 10_000,
+            schema.SEED_ONLINE + seed * schema.RUN_SEEDS,
         )
         spent = train(learner, run, "online", None, progress)
         policy.save(run.stage_dir("online") / "policy", {"task": TASK})

@@ -53,7 +53,7 @@ def practice_env(context: Context, judge: SuccessJudge, members: int) -> VectorE
 def at_practice(context: Context, judge: SuccessJudge, agent: WSRL) -> Iterator[PracticeLearner]:
     """The learner that the configuration asks for; arms and processes are let go at the end."""
     config = context.section("online", OnlineStageConfig)
-    first_seed = schema.SEED_ONLINE + context.seed * 10_000
+    first_seed = schema.SEED_ONLINE + context.seed * schema.RUN_SEEDS
     if config.mode == "actors":
         yield from _on_actors(context, config, agent, first_seed)
         return

@@ -62,7 +62,7 @@ def demos(context: Context) -> list[Episode]:
     if context.dataset is not None:
         return context.dataset
     collect, task = context.section("collect", CollectConfig), context.section("task", TaskConfig)
-    first = schema.SEED_DEMOS + context.seed * 10_000
+    first = schema.SEED_DEMOS + context.seed * schema.RUN_SEEDS
     return context.episodes(
         "demos",
         range(first, first + collect.demos),
@@ -77,7 +77,7 @@ def rollouts(context: Context) -> list[Episode]:
     if context.dataset is not None:
         return []
     collect = context.section("collect", CollectConfig)
-    first = schema.SEED_ROLLOUTS + context.seed * 10_000
+    first = schema.SEED_ROLLOUTS + context.seed * schema.RUN_SEEDS
     hold = {"hold_steps": collect.hold_steps}
     clone = load_policy(context, "bc")
     episodes = context.episodes(
@@ -117,7 +117,7 @@ def random_policy(task: str, env: GuardedVectorEnv) -> RandomPolicy:
 def refined_rollouts(context: Context) -> list[Episode]:
     """Episodes of the refined policy in the simulator, exploring."""
     collect = context.section("collect", CollectConfig)
-    first = schema.SEED_ROLLOUTS + context.seed * 10_000 + 5_000
+    first = schema.SEED_ROLLOUTS + context.seed * schema.RUN_SEEDS + 5_000
     refined = load_policy(context, "refine")
     return context.episodes(
         "refined",

@@ -60,4 +60,7 @@ SEED_ROLLOUTS: Final = 1_000_000
 SEED_ONLINE: Final = 2_000_000
 SEED_VALIDATION: Final = 3_000_000
 SEED_HELD_OUT: Final = 9_000_000
-SEED_RANGE: Final = 1_000_000
+RUN_SEEDS: Final = 10_000
+"""Of each range, how many a run has to itself: those from its own `seed` times this on."""
+RUNS: Final = 1_000_000 // RUN_SEEDS
+"""A run's `seed` is less than this, or its episodes would be those of the next range."""
