@@ -35,11 +35,11 @@ from robot_rl.safety import GuardConfig, GuardFilter, PassivityConfig
 NONE, DEFAULT = "no filter", "default"
 BUDGETS: dict[str, dict[str, Any] | None] = {
     NONE: None,
-    DEFAULT: {},
     "passive 2 J": {"mode": "passive", "tank_max_j": 2.0, "power_w": 0.0},
     "passive 4 J": {"mode": "passive", "tank_max_j": 4.0, "power_w": 0.0},
     "1 J + 1 W": {"tank_max_j": 1.0, "power_w": 1.0},
     "1 J + 2 W": {"tank_max_j": 1.0, "power_w": 2.0},
+    DEFAULT: {},  # 4 J + 2 W
     "4 J + 4 W": {"tank_max_j": 4.0, "power_w": 4.0},
     "8 J + 8 W": {"tank_max_j": 8.0, "power_w": 8.0},
 }
@@ -151,13 +151,15 @@ def plot(path: Path, out: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     names = [name for name in BUDGETS if name != NONE]
     rng = np.random.default_rng(0)
-    for x, budget in enumerate(names):
-        values = [row["kept"] for name, row in rows.items() if name.endswith(f", {budget}") and "kept" in row]
+    for x, chosen in enumerate(names):
+        values = [row["kept"] for name, row in rows.items() if name.endswith(f", {chosen}") and "kept" in row]
         if values:
             axes.plot(x + rng.uniform(-0.15, 0.15, len(values)), values, "o", color="tab:blue", alpha=0.5)
             axes.plot([x - 0.25, x + 0.25], [np.mean(values)] * 2, color="black")
     axes.axhline(0.95, color="tab:red", linewidth=0.8, linestyle="--")
-    axes.set_xticks(range(len(names)), names, fontsize=8)
+    budget = PassivityConfig.widowx_250s()
+    default = f"{DEFAULT}:\n{budget.tank_max_j:g} J + {budget.power_w:g} W"
+    axes.set_xticks(range(len(names)), [default if name == DEFAULT else name for name in names], fontsize=8)
     axes.set_ylabel("success kept")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, metadata={"Date": None})
